@@ -1,0 +1,119 @@
+"""Reads the environment into `Settings`: the only module that does.
+
+The start process of a room (`process.start`) imports this, then executes the room with plain values, so that pydantic
+is gone from memory before the first connection. A wrong value ends the start with one line that names the variable,
+its value and what is allowed; an unknown variable is named with its nearest known one.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Iterable, Mapping
+
+from pydantic import Field, ValidationError, create_model
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from services.runtime.values import Setting, Settings, defaults, described
+
+# What a container or shell has of its own; anything else that is not a setting was meant as one and misspelt.
+FOREIGN = re.compile(
+    r"PATH|HOME|HOSTNAME|USER|LOGNAME|SHELL|SHLVL|PWD|OLDPWD|TERM|TZ|LANG|LANGUAGE|LC_\w+|_|container|DEBIAN_FRONTEND"
+    r"|(PYTHON|PIP|SSL_CERT_(FILE|DIR)|MAILSTEAD_|COMPOSE_|DOCKER_|GPG_)\w*|\w+_PROXY|\w+_proxy"
+)
+# Variables that Compose and the scripts read, not a room: ports and owners.
+COMPOSE_ONLY = frozenset(
+    "SMTP_PORT SUBMISSIONS_PORT SUBMISSION_PORT IMAP_PORT IMAPS_PORT HTTP_PORT HTTPS_PORT ADMIN_PORT BIND_ADDRESS "
+    "ADMIN_BIND MAIL_UID MAIL_GID LETSENCRYPT_DIR".split()
+)
+
+
+class WrongSetting(ValueError):
+    """A variable has a value that is not allowed; the message is one line for the owner."""
+
+
+def read(environment: Mapping[str, str]) -> Settings:
+    """Validate `environment` (names in capitals).
+
+    An empty value counts as not set, as env files with `NAME=` mean it. Raises WrongSetting with one line for the
+    first wrong variable.
+    """
+    given = {name.lower(): value.strip() for name, value in environment.items() if value.strip()}
+    known = described()
+    chosen = {name: value for name, value in given.items() if name in known}
+    try:
+        values = _model()(**chosen).model_dump()  # validated against the types and limits below
+    except ValidationError as error:
+        name = str(error.errors()[0]["loc"][0])
+        raise WrongSetting(_complaint(name, chosen.get(name, ""), known[name])) from None
+    for name, value in chosen.items():
+        _check_text(name, value, known[name])
+    return Settings(**values)
+
+
+def read_environment() -> Settings:
+    """`read` of this process's environment."""
+    return read(os.environ)
+
+
+def search_path() -> str:
+    """PATH, for the room process that is executed with an environment of its own."""
+    return os.environ.get("PATH", "/usr/local/bin:/usr/bin:/bin")
+
+
+def unknown(names: Iterable[str]) -> list[str]:
+    """One line per variable that looks meant for us but is not a setting, with the nearest known name."""
+    known = [name.upper() for name in described()] + sorted(COMPOSE_ONLY)
+    lines = []
+    for name in sorted(names):
+        if name in known or FOREIGN.fullmatch(name):
+            continue
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+        lines.append(f"unknown variable {name} is ignored" + (f": did you mean {near[0]}?" if near else ""))
+    return lines
+
+
+def unknown_in_environment() -> list[str]:
+    """`unknown` of this process's environment."""
+    return unknown(os.environ)
+
+
+def _model() -> type[BaseSettings]:
+    """A pydantic-settings model with the fields, types and numeric limits of `Settings`."""
+    fields: dict[str, object] = {}
+    for name, default in defaults().items():
+        setting = described()[name]
+        kind = type(default)
+        fields[name] = (kind, Field(default, ge=setting.least, le=setting.most) if kind is int else Field(default))
+    config = SettingsConfigDict(extra="ignore", env_prefix="\x00")  # values come from `read`'s argument alone
+    return create_model("EnvironmentSettings", __base__=type("_Base", (BaseSettings,), {"model_config": config}), **fields)  # type: ignore[call-overload, no-any-return]
+
+
+def _check_text(name: str, value: str, setting: Setting) -> None:
+    if setting.choices and value not in setting.choices:
+        raise WrongSetting(_complaint(name, value, setting))
+    if setting.pattern and not re.fullmatch(setting.pattern, value):
+        raise WrongSetting(_complaint(name, value, setting))
+
+
+def _complaint(name: str, value: str, setting: Setting) -> str:
+    shown = "(hidden)" if setting.secret else repr(value)
+    where = f" (env/{setting.file}.env)" if setting.file else ""
+    return f"{name.upper()}={shown}{where} is not allowed: {_allowed(name, setting)}"
+
+
+def _allowed(name: str, setting: Setting) -> str:
+    default = defaults()[name]
+    if setting.choices:
+        return "one of " + ", ".join(choice or "(empty)" for choice in setting.choices)
+    if isinstance(default, bool):
+        return "true or false"
+    if isinstance(default, int):
+        least = "any" if setting.least is None else str(setting.least)
+        return f"a whole number from {least}" + (f" to {setting.most}" if setting.most is not None else " up")
+    if "@" in setting.pattern:
+        return "an address such as admin@example.org"
+    if setting.pattern.endswith("[0-9]{1,5}"):
+        return "host:port"
+    return "a domain name such as example.org"

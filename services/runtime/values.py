@@ -1,0 +1,271 @@
+"""Every setting: its default, its limits and the reason for both.
+
+`Settings` is plain values, so that a running room does not carry pydantic (12.7 MiB a process). `settings.py` reads
+the environment into it in a short start process; the single process fills it by hand. The variable's name is the
+field's name in capitals; `Setting.file` names the file in `env/` where a person finds it ("" = internal: Compose and
+tests set it, people do not).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What is known of one variable beside its default: where it stands, why it is so, what is allowed."""
+
+    why: str
+    file: str = ""
+    choices: tuple[str, ...] = ()
+    least: int | None = None
+    most: int | None = None
+    pattern: str = ""
+    secret: bool = False
+
+
+def _setting(default: Any, why: str, file: str = "", **limits: Any) -> Any:
+    return field(default=default, metadata={"setting": Setting(why, file, **limits)})
+
+
+# A host name by RFC 1123 §2.1 with at least one dot: a bare name cannot receive mail from outside.
+DOMAIN_PATTERN = r"(?i)(?=.{4,253}$)([a-z0-9_]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z0-9][a-z0-9-]{0,61}[a-z0-9]"
+ADDRESS_PATTERN = r"[^@\s\"<>,;:\\\[\]()]{1,64}@" + DOMAIN_PATTERN
+HOST_PORT_PATTERN = r"(\[[0-9a-fA-F:.]+\]|[^\s:\[\]]*):[0-9]{1,5}"
+
+MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All variables of all rooms; each container is given only the env files that concern it."""
+
+    # --- the house: env/mailstead.env -------------------------------------------------------------------------
+    mail_domain: str = _setting(
+        "example.test", "The first domain that this server receives mail for.", "mailstead", pattern=DOMAIN_PATTERN
+    )
+    mail_hostname: str = _setting(
+        "",
+        "The name in greetings, Received lines and certificates. Empty: mail.<MAIL_DOMAIN>.",
+        "mailstead",
+        pattern="|" + DOMAIN_PATTERN,
+    )
+    admin_address: str = _setting(
+        "",
+        "The first administrator's address, made at the first start. Empty: admin@<MAIL_DOMAIN>.",
+        "mailstead",
+        pattern="|" + ADDRESS_PATTERN,
+    )
+    max_message_size: int = _setting(
+        50 * MIB,
+        "Largest message in bytes, in and out. 50 MiB carries the 25 MB attachments that large providers allow, "
+        "after base64 made them a third longer.",
+        "mailstead",
+        least=64 * 1024,
+        most=1024 * MIB,
+    )
+    log_level: str = _setting(
+        "info", "How much each container prints.", "mailstead", choices=("debug", "info", "warning", "error")
+    )
+
+    # --- certificates: env/tls.env ----------------------------------------------------------------------------
+    ssl_type: str = _setting(
+        "self-signed",
+        "Where the certificate comes from: made here (clients warn once), certbot's /etc/letsencrypt mounted "
+        "read-only into the acme container, or two files of your own.",
+        "tls",
+        choices=("self-signed", "letsencrypt", "manual"),
+    )
+    ssl_cert_path: str = _setting("", "SSL_TYPE=manual: the chain, as the acme container sees it.", "tls")
+    ssl_key_path: str = _setting("", "SSL_TYPE=manual: the key, as the acme container sees it.", "tls")
+
+    # --- sending: env/relay.env -------------------------------------------------------------------------------
+    relay_host: str = _setting(
+        "",
+        "Send through this relay (smtp-relay.brevo.com, [smtp.example.net]:465). Empty: deliver to each domain's MX, "
+        "which needs port 25 outward.",
+        "relay",
+    )
+    relay_port: int = _setting(587, "The relay's port, unless RELAY_HOST names one.", "relay", least=1, most=65535)
+    relay_user: str = _setting("", "Log-in name at the relay. Empty: no log-in.", "relay")
+    relay_password: str = _setting("", "Password at the relay.", "relay", secret=True)
+    relay_tls: str = _setting(
+        "",
+        "starttls, tls (from the first byte) or none. Empty: tls on port 465, else starttls. With starttls and tls the "
+        "relay's certificate must be right: it is given your password.",
+        "relay",
+        choices=("", "starttls", "tls", "none"),
+    )
+    relay_ca_file: str = _setting(
+        "", "A CA file for the relay's certificate, as the smtp-out container sees it. Empty: the system's.", "relay"
+    )
+    relay_signatures: str = _setting(
+        "rsa",
+        "DKIM signatures on mail through the relay: rsa, or both (RSA and Ed25519). Some relays refuse or break two.",
+        "relay",
+        choices=("rsa", "both"),
+    )
+
+    # --- limits: env/limits.env -------------------------------------------------------------------------------
+    max_connections: int = _setting(
+        500, "Connections a listener holds at once; the next gets 421.", "limits", least=1, most=100_000
+    )
+    max_connections_per_peer: int = _setting(
+        50,
+        "Connections from one address (IPv6: one /64). A family behind one router with three clients each stays far "
+        "below.",
+        "limits",
+        least=1,
+        most=100_000,
+    )
+    max_recipients: int = _setting(
+        200, "Recipients of one message. RFC 5321 §4.5.3.1.8 asks for at least 100.", "limits", least=100, most=10_000
+    )
+    max_errors: int = _setting(
+        10, "Bad commands in one SMTP or IMAP session before it is closed.", "limits", least=1, most=1000
+    )
+    command_timeout: int = _setting(
+        300, "Seconds to wait for the next SMTP command (RFC 5321 §4.5.3.2.7: 5 minutes).", "limits", least=5, most=3600
+    )
+    data_timeout: int = _setting(
+        180, "Seconds to wait for more of a message (RFC 5321 §4.5.3.2.5: 3 minutes).", "limits", least=5, most=3600
+    )
+    session_timeout: int = _setting(
+        3600, "Longest SMTP session in seconds: bounds who sends one byte a minute.", "limits", least=60, most=86_400
+    )
+    imap_idle_timeout: int = _setting(
+        1860, "Seconds of silence before IMAP logs out. RFC 3501 §5.4: at least 30 minutes.", "limits", least=1800
+    )
+    imap_login_timeout: int = _setting(
+        60, "Seconds an IMAP client may take to log in.", "limits", least=5, most=600
+    )
+    disk_reserve_percent: int = _setting(
+        5, "Percent of the disk kept free: below it new mail waits at the sender (452).", "limits", least=0, most=50
+    )
+    disk_reserve_bytes: int = _setting(
+        200 * MIB, "The same in bytes; the smaller of the two counts.", "limits", least=0
+    )
+    default_quota: int = _setting(
+        0, "Bytes of mail a new account may keep; 0: no limit.", "limits", least=0
+    )
+    ban_failures: int = _setting(
+        10, "Failed log-ins from one address within BAN_WINDOW before it is banned.", "limits", least=3, most=1000
+    )
+    ban_window: int = _setting(600, "Seconds in which failures are counted.", "limits", least=60, most=86_400)
+    ban_seconds: int = _setting(900, "Seconds a first ban lasts; each next one doubles, to a day.", "limits", least=60)
+
+    # --- the queue: env/queue.env -----------------------------------------------------------------------------
+    retry_first: int = _setting(
+        300, "Seconds until the first retry; each next wait is double.", "queue", least=1, most=86_400
+    )
+    retry_most: int = _setting(14_400, "Longest wait between two retries in seconds.", "queue", least=60, most=86_400)
+    give_up_after: int = _setting(
+        432_000,
+        "Seconds after which undeliverable mail goes back (RFC 5321 §4.5.4.1: 4-5 days).",
+        "queue",
+        least=3600,
+        most=2_592_000,
+    )
+    warn_after: int = _setting(
+        14_400, "Seconds after which the sender is told once that mail is late.", "queue", least=600
+    )
+    out_concurrency: int = _setting(
+        20, "Outgoing connections at once; 4 of them to one destination.", "queue", least=1, most=500
+    )
+
+    # --- records: env/events.env ------------------------------------------------------------------------------
+    events_days: int = _setting(
+        30, "Days that the record of each connection and message is kept.", "events", least=1, most=3650
+    )
+    events_bytes: int = _setting(
+        64 * MIB, "Bytes a container's record may take; the oldest segments go first.", "events", least=MIB
+    )
+
+    # --- the admin page: env/admin.env ------------------------------------------------------------------------
+    admin_hosts: str = _setting(
+        "",
+        "More names under which the admin page may be opened, separated by commas (it checks the Host header).",
+        "admin",
+    )
+
+    # --- updates: env/updater.env -----------------------------------------------------------------------------
+    update_schedule: str = _setting(
+        "30 4 * * *", "When the updater compares images with their registries: a cron line (UTC).", "updater"
+    )
+
+    # --- DNS: env/dns.env -------------------------------------------------------------------------------------
+    dns_forward_to: str = _setting(
+        "",
+        "Addresses that unbound asks instead of the root servers, separated by commas: where the provider blocks "
+        "port 53. DNSBL and DANE work less well then.",
+        "dns",
+    )
+
+    # --- internal: set by Compose, the single process and tests -------------------------------------------------
+    mail_dir: str = _setting("/var/mail", "The Maildir volume.")
+    state_dir: str = _setting("/var/lib/mailstead/imap", "state.db and cache.db of each account.")
+    spool_dir: str = _setting("/var/spool/mailstead", "The queue.")
+    admin_dir: str = _setting("/var/lib/mailstead/admin", "directory.db and events.db.")
+    routing_dir: str = _setting("/var/lib/mailstead/routing", "Published snapshots without secrets.")
+    auth_dir: str = _setting("/var/lib/mailstead/auth", "Published snapshots with password hashes.")
+    certs_dir: str = _setting("/var/lib/mailstead/certs", "Certificates that acme installed.")
+    dkim_dir: str = _setting("/var/lib/mailstead/dkim", "DKIM private keys.")
+    events_dir: str = _setting("/var/lib/mailstead/events", "A folder of event segments per room.")
+    room_dir: str = _setting("/var/lib/mailstead/room", "A room's own small durable state.")
+    secrets_dir: str = _setting("/run/mailstead/secrets", "The secrets this room shares with its peers.")
+
+    smtp_listen: str = _setting(":25", "smtp-in: host:port; an empty host is every v4 and v6 address.")
+    lmtp_listen: str = _setting(":24", "smtp-in: LMTP from smtp-out.")
+    submissions_listen: str = _setting(":465", "smtp-out: implicit TLS.")
+    submission_listen: str = _setting(":587", "smtp-out: STARTTLS.")
+    forward_listen: str = _setting(":10025", "smtp-out: forwards from smtp-in.")
+    imaps_listen: str = _setting(":993", "imap: implicit TLS.")
+    imap_listen: str = _setting(":143", "imap: STARTTLS.")
+    admin_listen: str = _setting(":8080", "admin: page and API.")
+    http_listen: str = _setting(":8000", "HTTP between rooms, and /health.")
+
+    smtp_in_url: str = _setting("http://smtp-in:8000", "Where the smtp-in room answers.")
+    smtp_out_url: str = _setting("http://smtp-out:8000", "Where the smtp-out room answers.")
+    imap_url: str = _setting("http://imap:8000", "Where the imap room answers.")
+    dkim_url: str = _setting("http://dkim:8000", "Where the dkim room answers.")
+    acme_url: str = _setting("http://acme:8000", "Where the acme room answers.")
+    admin_url: str = _setting("http://admin:8000", "Where the admin room answers other rooms.")
+    updater_url: str = _setting("http://updater:8000", "Where the updater room answers.")
+    lmtp_address: str = _setting("smtp-in:24", "Where smtp-out delivers local mail.", pattern=HOST_PORT_PATTERN)
+    forward_address: str = _setting("smtp-out:10025", "Where smtp-in hands over forwards.", pattern=HOST_PORT_PATTERN)
+    proof_addresses: str = _setting(
+        "smtp-in:25,smtp-out:465,smtp-out:587,imap:993,imap:143",
+        "acme: the listeners whose served certificate is checked; empty: none.",
+    )
+    resolver: str = _setting("unbound:53", "The only resolver; empty: the system's.", pattern="|" + HOST_PORT_PATTERN)
+    docker_url: str = _setting("tcp://docker-filter:2375", "updater: the filtered Docker API.")
+    mx_port: int = _setting(25, "Port of other domains' mail servers; tests move it.", least=1, most=65535)
+    grace_seconds: int = _setting(10, "Seconds that a stopping room lets work in flight end.", least=0, most=120)
+    single_process: bool = _setting(False, "True where all rooms share one process.")
+
+    @property
+    def hostname(self) -> str:
+        """The name this server calls itself."""
+        return (self.mail_hostname or f"mail.{self.mail_domain}").lower()
+
+    @property
+    def administrator(self) -> str:
+        """The first administrator's address."""
+        return (self.admin_address or f"admin@{self.mail_domain}").lower()
+
+
+def describe(name: str) -> Setting:
+    """What `Settings` says of the field `name`; raises KeyError for an unknown one."""
+    return described()[name]
+
+
+def described() -> dict[str, Setting]:
+    """Field name → its `Setting`, in the order of the class."""
+    return {f.name: f.metadata["setting"] for f in dataclasses.fields(Settings)}
+
+
+def defaults() -> dict[str, object]:
+    """Field name → its default."""
+    return {f.name: f.default for f in dataclasses.fields(Settings)}
