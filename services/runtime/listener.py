@@ -26,7 +26,9 @@ def bind(address: str) -> list[socket.socket]:
     host, port = host_and_port(address)
     families: list[tuple[int, str]]
     if host:
-        families = [(int(entry[0]), str(entry[4][0])) for entry in socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)]
+        families = [
+            (int(entry[0]), str(entry[4][0])) for entry in socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)
+        ]
         families = families[:1] if port == 0 else families
     else:
         families = [(socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")]

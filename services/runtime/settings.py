@@ -87,7 +87,9 @@ def _model() -> type[BaseSettings]:
         kind = type(default)
         fields[name] = (kind, Field(default, ge=setting.least, le=setting.most) if kind is int else Field(default))
     config = SettingsConfigDict(extra="ignore", env_prefix="\x00")  # values come from `read`'s argument alone
-    return create_model("EnvironmentSettings", __base__=type("_Base", (BaseSettings,), {"model_config": config}), **fields)  # type: ignore[call-overload, no-any-return]
+    return create_model(
+        "EnvironmentSettings", __base__=type("_Base", (BaseSettings,), {"model_config": config}), **fields
+    )  # type: ignore[call-overload, no-any-return]
 
 
 def _check_text(name: str, value: str, setting: Setting) -> None:

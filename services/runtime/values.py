@@ -138,18 +138,14 @@ class Settings:
     imap_idle_timeout: int = _setting(
         1860, "Seconds of silence before IMAP logs out. RFC 3501 §5.4: at least 30 minutes.", "limits", least=1800
     )
-    imap_login_timeout: int = _setting(
-        60, "Seconds an IMAP client may take to log in.", "limits", least=5, most=600
-    )
+    imap_login_timeout: int = _setting(60, "Seconds an IMAP client may take to log in.", "limits", least=5, most=600)
     disk_reserve_percent: int = _setting(
         5, "Percent of the disk kept free: below it new mail waits at the sender (452).", "limits", least=0, most=50
     )
     disk_reserve_bytes: int = _setting(
         200 * MIB, "The same in bytes; the smaller of the two counts.", "limits", least=0
     )
-    default_quota: int = _setting(
-        0, "Bytes of mail a new account may keep; 0: no limit.", "limits", least=0
-    )
+    default_quota: int = _setting(0, "Bytes of mail a new account may keep; 0: no limit.", "limits", least=0)
     ban_failures: int = _setting(
         10, "Failed log-ins from one address within BAN_WINDOW before it is banned.", "limits", least=3, most=1000
     )

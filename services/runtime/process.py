@@ -1,0 +1,178 @@
+"""Start and stop of one room's process.
+
+`python -m services.smtp_in` calls `start`: a short start process validates the environment with pydantic, then
+executes the same program with the values on an inherited file descriptor (pydantic stays behind). `run` gives the room
+its `Context`, stops it on SIGTERM or SIGINT and leaves with status 0, or 1 when the room failed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import gc
+import importlib
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any
+
+from services.runtime.events import EventLog, Events, new_trace_id
+from services.runtime.health import Health
+from services.runtime.secrets import Secrets
+from services.runtime.values import Settings
+
+LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+FLUSH_SECONDS = 0.5
+EXIT_WRONG_SETTING = 78  # EX_CONFIG of sysexits.h: a supervisor's log says at once that the configuration is at fault
+
+Serve = Callable[["Context"], Awaitable[None]]
+
+
+@dataclass(slots=True)
+class Context:
+    """What every room is given: its name, settings, record, secrets, the wish to stop, and its health."""
+
+    room: str
+    settings: Settings
+    events: Events
+    secrets: Secrets
+    health: Health
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+    clock: Callable[[], float] = time.time
+    ports: dict[str, int] = field(default_factory=dict)  # what each listener got, by name; tests and __main__ read it
+
+    def log(self, level: str, text: str) -> None:
+        """One line on the container's log. The record of mail is `events`; this is for the state of the process."""
+        if LEVELS[level] >= LEVELS[self.settings.log_level]:
+            print(f"{self.room}: {level}: {text}" if level != "info" else f"{self.room}: {text}", file=sys.stderr)
+
+    def bug(self, identity: str, error: BaseException, doing: str, **fields: Any) -> None:
+        """Record a fault of ours under `identity`, the id that the peer was told; the cause stays in the record."""
+        text = "".join(traceback.format_exception(error))
+        self.log("error", f"bug {identity} while {doing}: {text.strip()}")
+        self.events.emit("bug", identity, outcome="error", reason=f"{doing}: {error!r}", detail=text[-1900:], **fields)
+
+    def spawn(self, group: asyncio.TaskGroup, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        """Run `work` in `group`; an exception in it is recorded as a bug and marks the room unhealthy, not fatal."""
+
+        async def guarded() -> None:
+            try:
+                await work
+            except Exception as error:
+                self.bug(new_trace_id(), error, name)
+                self.health.fail(name, f"stopped by an internal error: {error!r}")
+
+        return group.create_task(guarded(), name=name)
+
+
+def start(room: str, serve: str) -> None:
+    """Entry of `python -m services.<room>`; `serve` is "module:function". Does not return."""
+    if len(sys.argv) == 3 and sys.argv[1] == "--values":
+        settings = _received(int(sys.argv[2]))
+        module, _, function = serve.partition(":")
+        sys.exit(run(room, settings, getattr(importlib.import_module(module), function)))
+    from services.runtime import settings as environment
+
+    for line in environment.unknown_in_environment():
+        print(f"{room}: warning: {line}", file=sys.stderr)
+    try:
+        values = environment.read_environment()
+    except environment.WrongSetting as error:
+        print(f"{room}: cannot start: {error}", file=sys.stderr)
+        sys.exit(EXIT_WRONG_SETTING)
+    descriptor = _sent(values)
+    module = f"services.{room.replace('-', '_')}"
+    # The room's own environment holds nothing but the path: the relay's password is not in /proc/self/environ, and a
+    # stray PYTHON* variable cannot change how it runs. MALLOC_ARENA_MAX: threads here move few bytes; glibc's arena
+    # per thread would keep tens of MiB for nothing.
+    clean = {"PATH": environment.search_path(), "MALLOC_ARENA_MAX": "2", "PYTHONUNBUFFERED": "1"}
+    command = [sys.executable, "-m", module, "--values", str(descriptor)]
+    os.execve(sys.executable, command, clean)
+
+
+def _sent(values: Settings) -> int:
+    """A file descriptor in memory that holds `values`, inherited by the executed room."""
+    descriptor = os.memfd_create("mailstead-settings", 0)
+    os.write(descriptor, json.dumps(dataclasses.asdict(values)).encode())
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return descriptor
+
+
+def _received(descriptor: int) -> Settings:
+    with os.fdopen(descriptor, "rb") as file:
+        return Settings(**json.loads(file.read()))
+
+
+def run(room: str, settings: Settings, serve: Serve) -> int:
+    """Run one room until it is told to stop; the exit status."""
+    os.umask(0o027)
+    folder = os.path.join(settings.events_dir, room)
+    os.makedirs(folder, exist_ok=True)
+    events = EventLog(
+        folder,
+        room,
+        days=settings.events_days,
+        total_bytes=settings.events_bytes,
+        disk_full=lambda: below_reserve(folder, settings),
+    )
+    try:
+        with new_runner() as runner:
+            return runner.run(_until_stopped(room, settings, events, serve))
+    finally:
+        events.close()
+
+
+def new_runner() -> asyncio.Runner:
+    """asyncio's runner on uvloop where it is installed (30-45 % more messages, 8 instead of 262 KiB a TLS session)."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.Runner()
+    return asyncio.Runner(loop_factory=uvloop.new_event_loop)
+
+
+async def _until_stopped(room: str, settings: Settings, events: EventLog, serve: Serve) -> int:
+    context = Context(room, settings, events, Secrets(settings.secrets_dir), Health(room))
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, context.stop.set)
+    flusher = asyncio.create_task(flush_events(events))
+    gc.freeze()  # what was imported lives as long as the process: collections need not walk it
+    context.log("info", "starting")
+    try:
+        await serve(context)
+    except Exception as error:
+        identity = new_trace_id()
+        if isinstance(error, OSError) and not context.health.started:
+            context.log("error", f"cannot start: {error}")  # a taken port, a missing volume: the owner's line
+            context.events.emit("bug", identity, outcome="error", reason=f"cannot start: {error}")
+        else:
+            context.bug(identity, error, "running")
+        return 1
+    finally:
+        flusher.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await flusher
+    context.log("info", "stopped")
+    return 0
+
+
+async def flush_events(events: EventLog) -> None:
+    """Write the record twice a second until cancelled."""
+    while True:
+        await asyncio.sleep(FLUSH_SECONDS)
+        events.flush()
+
+
+def below_reserve(folder: str, settings: Settings) -> bool:
+    """True when the file system of `folder` has less free than the reserve: the smaller of percent and bytes."""
+    state = os.statvfs(folder)
+    free = state.f_bavail * state.f_frsize
+    reserve = min(state.f_blocks * state.f_frsize * settings.disk_reserve_percent // 100, settings.disk_reserve_bytes)
+    return free < reserve
