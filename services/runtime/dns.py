@@ -148,7 +148,7 @@ class ZoneLookup:
 
     async def mx(self, domain: str) -> list[tuple[int, str]]:
         """See `Lookup.mx`."""
-        return sorted(self._find(domain, "MX"))  # type: ignore[type-var, arg-type]
+        return sorted(self._find(domain, "MX"))  # type: ignore[arg-type]
 
     async def addresses(self, host: str) -> list[str]:
         """See `Lookup.addresses`."""

@@ -77,7 +77,7 @@ class EventLog:
         for name, value in fields.items():
             if value is None or value == "":
                 continue
-            record[name] = value[:FIELD_CHARACTERS] if isinstance(value, str) else value  # type: ignore[assignment]
+            record[name] = value[:FIELD_CHARACTERS] if isinstance(value, str) else value
         try:
             line = json.dumps(record, ensure_ascii=True, separators=(",", ":")).encode() + b"\n"
         except (TypeError, ValueError):

@@ -11,9 +11,10 @@ import difflib
 import os
 import re
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from pydantic import Field, ValidationError, create_model
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings
 
 from services.runtime.values import Setting, Settings, defaults, described
 
@@ -24,8 +25,10 @@ FOREIGN = re.compile(
 )
 # Variables that Compose and the scripts read, not a room: ports and owners.
 COMPOSE_ONLY = frozenset(
-    "SMTP_PORT SUBMISSIONS_PORT SUBMISSION_PORT IMAP_PORT IMAPS_PORT HTTP_PORT HTTPS_PORT ADMIN_PORT BIND_ADDRESS "
-    "ADMIN_BIND MAIL_UID MAIL_GID LETSENCRYPT_DIR".split()
+    {
+        *("SMTP_PORT", "SUBMISSIONS_PORT", "SUBMISSION_PORT", "IMAP_PORT", "IMAPS_PORT", "HTTP_PORT", "HTTPS_PORT"),
+        *("ADMIN_PORT", "BIND_ADDRESS", "ADMIN_BIND", "MAIL_UID", "MAIL_GID", "LETSENCRYPT_DIR"),
+    }
 )
 
 
@@ -43,7 +46,7 @@ def read(environment: Mapping[str, str]) -> Settings:
     known = described()
     chosen = {name: value for name, value in given.items() if name in known}
     try:
-        values = _model()(**chosen).model_dump()  # validated against the types and limits below
+        values = _model().model_validate(chosen).model_dump()
     except ValidationError as error:
         name = str(error.errors()[0]["loc"][0])
         raise WrongSetting(_complaint(name, chosen.get(name, ""), known[name])) from None
@@ -81,15 +84,13 @@ def unknown_in_environment() -> list[str]:
 
 def _model() -> type[BaseSettings]:
     """A pydantic-settings model with the fields, types and numeric limits of `Settings`."""
-    fields: dict[str, object] = {}
+    fields: dict[str, Any] = {}
     for name, default in defaults().items():
         setting = described()[name]
         kind = type(default)
         fields[name] = (kind, Field(default, ge=setting.least, le=setting.most) if kind is int else Field(default))
-    config = SettingsConfigDict(extra="ignore", env_prefix="\x00")  # values come from `read`'s argument alone
-    return create_model(
-        "EnvironmentSettings", __base__=type("_Base", (BaseSettings,), {"model_config": config}), **fields
-    )  # type: ignore[call-overload, no-any-return]
+    model: type[BaseSettings] = create_model("EnvironmentSettings", __base__=BaseSettings, **fields)
+    return model
 
 
 def _check_text(name: str, value: str, setting: Setting) -> None:
