@@ -1,0 +1,55 @@
+"""What the directory holds, as values: domains, accounts, aliases.
+
+Addresses are in their stored form (`addresses.py`): lower case, domains as A-labels. Times are seconds since 1970.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Domain:
+    """A domain whose mail stays here."""
+
+    name: str
+    created: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """One mailbox and who may use it.
+
+    `login` is a user name, unique in the stack, that may be used instead of the address; "" where there is none.
+    A disabled account (`enabled` False) neither logs in nor sends; its mail is still received, for a message that came
+    while somebody was locked out must not be lost. `quota_bytes` 0 is no limit. `deleted_at`: its mail is kept for 30
+    days from then on, and nothing else of it is in use; snapshots do not hold such accounts.
+    """
+
+    address: str
+    domain: str
+    local: str
+    login: str = ""
+    enabled: bool = True
+    administrator: bool = False
+    quota_bytes: int = 0
+    deleted_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Alias:
+    """Mail for `source` goes to `target`; several rows with one source make a list.
+
+    `source` is an address of a local domain, or `@domain`: every address of it that is neither account nor alias.
+    """
+
+    source: str
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What a log-in is checked against. The hash of a disabled account is "", which no password matches."""
+
+    account: Account
+    password_hash: str
