@@ -20,7 +20,7 @@ import time
 import traceback
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 from services.runtime.events import EventLog, Events, new_trace_id
 from services.runtime.health import Health
@@ -74,8 +74,8 @@ class Context:
 def start(room: str, serve: str) -> None:
     """Entry of `python -m services.<room>`; `serve` is "module:function". Does not return."""
     if len(sys.argv) == 3 and sys.argv[1] == "--values":
-        settings = _received(int(sys.argv[2]))
         module, _, function = serve.partition(":")
+        settings = Settings(**received(int(sys.argv[2])))
         sys.exit(run(room, settings, getattr(importlib.import_module(module), function)))
     from services.runtime import settings as environment
 
@@ -86,27 +86,28 @@ def start(room: str, serve: str) -> None:
     except environment.WrongSetting as error:
         print(f"{room}: cannot start: {error}", file=sys.stderr)
         sys.exit(EXIT_WRONG_SETTING)
-    descriptor = _sent(values)
-    module = f"services.{room.replace('-', '_')}"
-    # The room's own environment holds nothing but the path: the relay's password is not in /proc/self/environ, and a
-    # stray PYTHON* variable cannot change how it runs. MALLOC_ARENA_MAX: threads here move few bytes; glibc's arena
-    # per thread would keep tens of MiB for nothing.
-    clean = {"PATH": environment.search_path(), "MALLOC_ARENA_MAX": "2", "PYTHONUNBUFFERED": "1"}
-    command = [sys.executable, "-m", module, "--values", str(descriptor)]
-    os.execve(sys.executable, command, clean)
+    execute(f"services.{room.replace('-', '_')}", dataclasses.asdict(values), environment.search_path())
 
 
-def _sent(values: Settings) -> int:
-    """A file descriptor in memory that holds `values`, inherited by the executed room."""
+def execute(module: str, values: dict[str, Any], path: str) -> NoReturn:
+    """Replace this process by `python -m module --values FD`; the program reads `values` with `received`.
+
+    Its environment holds nothing but `path`: the relay's password is not in /proc/self/environ, and a stray PYTHON*
+    variable cannot change how it runs. MALLOC_ARENA_MAX: threads here move few bytes; glibc's arena per thread would
+    keep tens of MiB for nothing.
+    """
     descriptor = os.memfd_create("mailstead-settings", 0)
-    os.write(descriptor, json.dumps(dataclasses.asdict(values)).encode())
+    os.write(descriptor, json.dumps(values).encode())
     os.lseek(descriptor, 0, os.SEEK_SET)
-    return descriptor
+    command = [sys.executable, "-m", module, "--values", str(descriptor)]
+    os.execve(sys.executable, command, {"PATH": path, "MALLOC_ARENA_MAX": "2", "PYTHONUNBUFFERED": "1"})
 
 
-def _received(descriptor: int) -> Settings:
+def received(descriptor: int) -> dict[str, Any]:
+    """The values that `execute` passed on."""
     with os.fdopen(descriptor, "rb") as file:
-        return Settings(**json.loads(file.read()))
+        values: dict[str, Any] = json.loads(file.read())
+        return values
 
 
 def run(room: str, settings: Settings, serve: Serve) -> int:

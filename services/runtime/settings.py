@@ -60,6 +60,25 @@ def read_environment() -> Settings:
     return read(os.environ)
 
 
+def from_files(folder: str) -> tuple[dict[str, str], list[str]]:
+    """The variables of `<folder>/*.env` under those of this process, and a line for each unknown one in a file.
+
+    The files have Docker's form: `NAME=value` to the end of the line, `#` opens a comment line, no quoting.
+    """
+    values: dict[str, str] = {}
+    try:
+        names = sorted(name for name in os.listdir(folder) if name.endswith(".env"))
+    except FileNotFoundError:
+        names = []
+    for name in names:
+        with open(os.path.join(folder, name), encoding="utf-8") as file:
+            for line in file:
+                variable, separator, value = line.strip().partition("=")
+                if separator and not variable.startswith("#"):
+                    values[variable.strip()] = value.strip()
+    return {**values, **os.environ}, unknown(values)
+
+
 def search_path() -> str:
     """PATH, for the room process that is executed with an environment of its own."""
     return os.environ.get("PATH", "/usr/local/bin:/usr/bin:/bin")
