@@ -113,20 +113,25 @@ def received(descriptor: int) -> dict[str, Any]:
 def run(room: str, settings: Settings, serve: Serve) -> int:
     """Run one room until it is told to stop; the exit status."""
     os.umask(0o027)
+    events = open_record(room, settings)
+    try:
+        with new_runner() as runner:
+            return runner.run(_until_stopped(room, settings, events, serve))
+    finally:
+        events.close()
+
+
+def open_record(room: str, settings: Settings) -> EventLog:
+    """The room's event log in its own folder, which is made when missing."""
     folder = os.path.join(settings.events_dir, room)
     os.makedirs(folder, exist_ok=True)
-    events = EventLog(
+    return EventLog(
         folder,
         room,
         days=settings.events_days,
         total_bytes=settings.events_bytes,
         disk_full=lambda: below_reserve(folder, settings),
     )
-    try:
-        with new_runner() as runner:
-            return runner.run(_until_stopped(room, settings, events, serve))
-    finally:
-        events.close()
 
 
 def new_runner() -> asyncio.Runner:

@@ -115,7 +115,7 @@ def _model() -> type[BaseSettings]:
 def _check_text(name: str, value: str, setting: Setting) -> None:
     if setting.choices and value not in setting.choices:
         raise WrongSetting(_complaint(name, value, setting))
-    if setting.pattern and not re.fullmatch(setting.pattern, value):
+    if setting.pattern and not re.fullmatch(setting.pattern, value, re.IGNORECASE):
         raise WrongSetting(_complaint(name, value, setting))
 
 

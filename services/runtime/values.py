@@ -31,7 +31,7 @@ def _setting(default: Any, why: str, file: str = "", **limits: Any) -> Any:
 
 
 # A host name by RFC 1123 §2.1 with at least one dot: a bare name cannot receive mail from outside.
-DOMAIN_PATTERN = r"(?i)(?=.{4,253}$)([a-z0-9_]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z0-9][a-z0-9-]{0,61}[a-z0-9]"
+DOMAIN_PATTERN = r"(?=.{4,253}$)([a-z0-9_]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z0-9][a-z0-9-]{0,61}[a-z0-9]"
 ADDRESS_PATTERN = r"[^@\s\"<>,;:\\\[\]()]{1,64}@" + DOMAIN_PATTERN
 HOST_PORT_PATTERN = r"(\[[0-9a-fA-F:.]+\]|[^\s:\[\]]*):[0-9]{1,5}"
 

@@ -1,0 +1,92 @@
+"""A room's process: starts with values, stops on a signal, says what it cannot."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from services.runtime.process import below_reserve
+from services.runtime.values import Settings
+
+ROOT = Path(__file__).resolve().parents[3]
+ROOM = """
+import asyncio, json, os, sys
+async def serve(context):
+    context.health.ready()
+    context.events.emit("connect", "t")
+    if context.settings.mail_domain == "fails.test":
+        raise OSError(98, "cannot listen on :25: Address already in use")
+    print(json.dumps([context.room, context.settings.mail_domain, dict(os.environ), "pydantic" in sys.modules]), flush=True)
+    await context.stop.wait()
+"""
+
+
+def _start(tmp_path: Path, domain: str) -> subprocess.Popen[str]:
+    package = tmp_path / "services_room"
+    package.mkdir()
+    (package / "smtp_in.py").write_text(ROOM)
+    code = (
+        f"import sys; sys.path[:0] = [{str(ROOT)!r}, {str(package)!r}]\n"
+        "from services.runtime import process, settings\n"
+        "import dataclasses\n"
+        "values = settings.read_environment()\n"
+        "import smtp_in\n"
+        "sys.exit(process.run('smtp-in', values, smtp_in.serve))\n"
+    )
+    environment = {"PATH": os.environ["PATH"], "MAIL_DOMAIN": domain, "EVENTS_DIR": str(tmp_path / "events")}
+    return subprocess.Popen(
+        [sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def test_a_signal_stops_the_room_and_its_record_is_on_disk(tmp_path: Path) -> None:
+    process = _start(tmp_path, "good.test")
+    assert process.stdout
+    assert json.loads(process.stdout.readline())[:2] == ["smtp-in", "good.test"]
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=20)
+    assert process.returncode == 0
+    (segment,) = (tmp_path / "events" / "smtp-in").iterdir()
+    assert json.loads(segment.read_text())["kind"] == "connect"
+
+
+def test_a_failing_room_ends_with_status_one(tmp_path: Path) -> None:
+    process = _start(tmp_path, "fails.test")
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert "cannot listen on :25" in errors
+
+
+def test_the_executed_room_has_a_clean_environment_and_no_pydantic(tmp_path: Path) -> None:
+    # The module name is what `execute` runs: a stand-in package named services.smtp_in would shadow the real one, so
+    # the real execute is tried with this very file's room as a top-level module.
+    (tmp_path / "stand_in.py").write_text(
+        "import json, os, sys\n"
+        "from services.runtime.process import execute, received\n"
+        "if sys.argv[1:2] == ['--values']:\n"
+        "    print(json.dumps([received(int(sys.argv[2])), sorted(os.environ), 'pydantic' in sys.modules]))\n"
+        "else:\n"
+        "    import services.runtime.settings\n"
+        "    execute('stand_in', {'relay_password': 'hunter2'}, os.environ['PATH'])\n"
+    )
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "RELAY_PASSWORD": "hunter2"}
+    # PYTHONPATH is dropped on purpose by `execute`; a link makes the package findable from the working folder.
+    (tmp_path / "services").symlink_to(ROOT / "services")
+    ended = subprocess.run(
+        [sys.executable, "-m", "stand_in"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    values, names, heavy = json.loads(ended.stdout)
+    assert values == {"relay_password": "hunter2"}
+    assert {"RELAY_PASSWORD", "PYTHONPATH"}.isdisjoint(names)
+    assert heavy is False
+
+
+def test_the_reserve_is_the_smaller_of_percent_and_bytes(tmp_path: Path) -> None:
+    assert not below_reserve(str(tmp_path), Settings(disk_reserve_percent=0))
+    assert not below_reserve(str(tmp_path), Settings(disk_reserve_bytes=0))
+    huge = 1 << 60
+    assert not below_reserve(str(tmp_path), Settings(disk_reserve_percent=0, disk_reserve_bytes=huge))
