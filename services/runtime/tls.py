@@ -77,6 +77,6 @@ def client_context(*, verify: bool = True, ca_file: str = "") -> ssl.SSLContext:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
         # Opportunistic TLS with an old server beats plain text with it (RFC 7435 §3).
-        context.minimum_version = ssl.TLSVersion.TLSv1
+        context.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
         context.set_ciphers("DEFAULT:@SECLEVEL=0")
     return context

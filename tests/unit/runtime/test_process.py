@@ -8,6 +8,9 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
 
 from services.runtime.process import below_reserve
 from services.runtime.values import Settings
@@ -85,8 +88,20 @@ def test_the_executed_room_has_a_clean_environment_and_no_pydantic(tmp_path: Pat
     assert heavy is False
 
 
-def test_the_reserve_is_the_smaller_of_percent_and_bytes(tmp_path: Path) -> None:
-    assert not below_reserve(str(tmp_path), Settings(disk_reserve_percent=0))
-    assert not below_reserve(str(tmp_path), Settings(disk_reserve_bytes=0))
-    huge = 1 << 60
-    assert not below_reserve(str(tmp_path), Settings(disk_reserve_percent=0, disk_reserve_bytes=huge))
+@pytest.mark.parametrize(
+    ("free", "percent", "least", "below"),
+    [
+        (49, 5, 1000, True),  # 5 % of 1000 blocks is 50
+        (51, 5, 1000, False),
+        (9, 5, 10, True),  # the bytes are the smaller reserve
+        (11, 5, 10, False),
+        (0, 0, 0, False),
+    ],
+)
+def test_the_reserve_is_the_smaller_of_percent_and_bytes(
+    monkeypatch: pytest.MonkeyPatch, free: int, percent: int, least: int, below: bool
+) -> None:
+    state = SimpleNamespace(f_bavail=free, f_frsize=1, f_blocks=1000)
+    monkeypatch.setattr(os, "statvfs", lambda _: state)
+    settings = Settings(disk_reserve_percent=percent, disk_reserve_bytes=least)
+    assert below_reserve("/anywhere", settings) is below
