@@ -1,0 +1,38 @@
+"""Who is told when a mailbox changes: sessions in IDLE, and each session before its next tagged reply.
+
+Called by the mailbox after a change is in state.db, on the thread that made it; listeners hand it to their own loop
+(`loop.call_soon_threadsafe`). `LocalNotifier` reaches the sessions of one process; several machines put another
+implementation behind `Notifier`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What one transaction changed in one mailbox. UIDs ascend. `origin`: what the caller gave to know its own."""
+
+    account: str
+    mailboxid: str
+    modseq: int
+    added: tuple[int, ...] = ()
+    flagged: tuple[int, ...] = ()
+    expunged: tuple[int, ...] = ()
+    origin: object = None
+
+
+Listener = Callable[[Change], None]
+
+
+class Notifier(Protocol):
+    """Carries changes from the one that made them to those who look at the mailbox."""
+
+    def subscribe(self, account: str, mailboxid: str, listener: Listener) -> Callable[[], None]:
+        """Call `listener` for each change of the mailbox ("" = any of the account) until the result is called."""
+
+    def publish(self, change: Change) -> None:
+        """Tell the listeners; a listener that raises does not keep it from the others."""
