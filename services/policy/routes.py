@@ -14,6 +14,7 @@ The order in which an address of a local domain is answered, and why:
    person there and a catch-all is often a folder nobody reads;
 5. the domain's catch-all, the alias `@domain`; a target written `@other` keeps the local part (a domain alias).
 
+A disabled account still receives: it may not log in or send, and what came while somebody was locked out is not lost.
 Targets are resolved by the same rules. A loop is cut where it closes; an address that has nothing but loops is unknown.
 """
 
@@ -75,11 +76,9 @@ class Routing(Generic[A]):
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """No such recipient here. `disabled`: it exists and takes no mail (5.2.1 instead of 5.1.1). `reason` is for the
-    owner's trace, not for the peer."""
+    """No such recipient here. `reason` is for the owner's trace, not for the peer."""
 
     address: str
-    disabled: bool = False
     reason: str = "no account, alias or catch-all has this name"
 
 
@@ -127,14 +126,12 @@ def resolve(address: str, directory: RoutingDirectory[A]) -> Routing[A] | Unknow
     if walk.mailboxes or walk.forwards:
         return Routing(tuple(walk.mailboxes.values()), tuple(walk.forwards), tuple(walk.skipped))
     if local in ROLE_NAMES:
-        # Its alias leads to disabled accounts only; RFC 5321 §4.5.1 still wants postmaster answered.
+        # Its alias leads nowhere; RFC 5321 §4.5.1 still wants postmaster answered.
         return _administrator(address, directory)
     if walk.overflow:
         return Unknown(address, reason=f"its aliases lead to more than {MAX_TARGETS} addresses")
     if walk.looped:
         return Unknown(address, reason=f"its aliases only lead round in a circle, at {walk.looped[0]}")
-    if walk.disabled:
-        return Unknown(address, disabled=True, reason=f"the account {walk.disabled[0]} is disabled")
     if walk.skipped and walk.skipped != [asked]:
         return Unknown(address, reason=f"its aliases lead to {walk.skipped[0]}, which does not exist")
     return Unknown(address)
@@ -155,7 +152,6 @@ class _Walk(Generic[A]):
         self.mailboxes: dict[str, A] = {}
         self.forwards: dict[str, None] = {}
         self.skipped: list[str] = []
-        self.disabled: list[str] = []
         self.looped: list[str] = []
         self.overflow = False
         self._seen: set[str] = set()
@@ -220,8 +216,5 @@ class _Walk(Generic[A]):
         account = self._directory.account(name)
         if account is None or account.deleted_at is not None:
             return False
-        if account.enabled:
-            self.mailboxes[account.address] = account
-        else:
-            self.disabled.append(account.address)
+        self.mailboxes[account.address] = account
         return True

@@ -1,0 +1,469 @@
+"""The client's side of SMTP and LMTP: replies in, commands out, no socket.
+
+`ReplyReader` turns bytes into replies, within limits. The generators `greet`, `start_tls`, `log_in`, `deliver` and
+`quit_session` tell one session in the RFC's order: each yields what is to be done (`Send`, `Receive`, `StartTls`,
+`SendBody`) and is sent the reply where it asked for one. `BodyEncoder` makes of any bytes a body that ends where we say
+and nowhere else. `smtp/client.py` drives this on asyncio; tests drive it with a list of replies.
+
+What a remote says is kept as it said it, cleaned of control characters: the owner reads those words in the queue.
+Never decides when to try again, never opens a file.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Generator, Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TypeAlias, TypeVar
+
+# RFC 5321 §4.5.3.1.5: 512 octets a reply line. Real servers (Exchange, with addresses in the text) go beyond; four
+# times that still bounds memory.
+MAX_REPLY_LINE = 2048
+# Replies to EHLO of large providers have about 15 lines; a hundred is either broken or meant to fill memory.
+MAX_REPLY_LINES = 100
+# RCPT commands sent before their replies are read. Their replies (about 60 octets each) must fit into the two sides'
+# socket buffers, else both ends wait for ever (RFC 2920 §3.1).
+PIPELINED_RECIPIENTS = 100
+
+
+class Phase(Enum):
+    """What a reply is awaited for; the driver has a time-out for each (RFC 5321 §4.5.3.2)."""
+
+    GREETING = "greeting"
+    HELLO = "hello"
+    STARTTLS = "starttls"
+    AUTH = "auth"
+    MAIL = "mail"
+    RCPT = "rcpt"
+    DATA = "data"
+    FINAL = "final"
+    RESET = "reset"
+    QUIT = "quit"
+
+
+class ProtocolFault(Exception):
+    """The peer does not speak SMTP: what it sent is no reply, too long, or came when it had no turn."""
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteReply:
+    """One reply of a remote server. `lines` are its texts without code, control characters made visible."""
+
+    code: int
+    lines: tuple[str, ...] = ("",)
+
+    @property
+    def positive(self) -> bool:
+        return 200 <= self.code < 400
+
+    @property
+    def temporary(self) -> bool:
+        return 400 <= self.code < 500
+
+    @property
+    def permanent(self) -> bool:
+        return self.code >= 500
+
+    @property
+    def enhanced(self) -> str:
+        """The enhanced status code (RFC 2034 §4, RFC 3463), or one that says as much as the basic code does."""
+        found = _ENHANCED.match(self.lines[0])
+        # RFC 2034 §4: its class must be the reply's; some servers write "550 4.7.1", where the basic code decides.
+        if found and found[1][0] == str(self.code)[0]:
+            return found[1]
+        return f"{str(self.code)[0]}.0.0"
+
+    @property
+    def text(self) -> str:
+        """On one line, code first, as a person quotes it: `550 5.1.1 No such user`."""
+        return f"{self.code} {' '.join(line for line in self.lines if line)}".rstrip()
+
+
+_ENHANCED = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?= |$)")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\x80-\x9f]")
+
+
+class ReplyReader:
+    """Bytes to replies; what is left over stays for the next. Lines may end in a bare LF, as old servers send it."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._lines: list[str] = []
+        self._code = 0
+
+    @property
+    def pending(self) -> bool:
+        """Whether bytes are here that no command has asked for."""
+        return bool(self._buffer or self._lines)
+
+    @property
+    def waiting(self) -> int:
+        """Octets not yet taken as replies."""
+        return len(self._buffer)
+
+    def feed(self, data: bytes) -> None:
+        self._buffer += data
+
+    def next_reply(self) -> RemoteReply | None:
+        """The next whole reply, or None until more bytes come. Raises ProtocolFault."""
+        while True:
+            end = self._buffer.find(b"\n")
+            if end > MAX_REPLY_LINE or (end < 0 and len(self._buffer) > MAX_REPLY_LINE):
+                raise ProtocolFault(f"a reply line longer than {MAX_REPLY_LINE} octets")
+            if end < 0:
+                return None
+            line = bytes(self._buffer[:end]).rstrip(b"\r")
+            del self._buffer[: end + 1]
+            code, more, text = self._parse(line)
+            if self._lines and code != self._code:
+                # RFC 5321 §4.2.1 wants one code on all lines. Which one is meant cannot be told.
+                raise ProtocolFault(f"a reply that begins with {self._code} and goes on with {code}")
+            self._code = code
+            self._lines.append(text)
+            if len(self._lines) > MAX_REPLY_LINES:
+                raise ProtocolFault(f"a reply of more than {MAX_REPLY_LINES} lines")
+            if not more:
+                reply = RemoteReply(code, tuple(self._lines))
+                self._lines = []
+                return reply
+
+    @staticmethod
+    def _parse(line: bytes) -> tuple[int, bool, str]:
+        found = _REPLY_LINE.fullmatch(line)
+        if found is None:
+            raise ProtocolFault(f"not a reply: {line[:80]!r}")
+        text = found[3].decode("utf-8", "replace") if found[3] else ""
+        return int(found[1]), found[2] == b"-", _CONTROL.sub("?", text).strip()
+
+
+_REPLY_LINE = re.compile(rb"([2-5][0-9]{2})(?:([ -])(.*))?", re.DOTALL)
+
+
+# --- what a generator asks of its driver
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Receive:
+    """Give the next reply, as the value of the yield."""
+
+    phase: Phase
+
+
+@dataclass(frozen=True, slots=True)
+class StartTls:
+    """Begin TLS now. What came in before the handshake and was not asked for must be refused by the driver."""
+
+
+@dataclass(frozen=True, slots=True)
+class SendBody:
+    """Stream the body through a BodyEncoder, with its end."""
+
+
+Action = Send | Receive | StartTls | SendBody
+_T = TypeVar("_T")
+Steps: TypeAlias = Generator[Action, RemoteReply | None, _T]
+
+
+@dataclass(frozen=True, slots=True)
+class Greeting:
+    """What the server offered: extension keyword in capitals → its parameters. HELO leaves it empty."""
+
+    extensions: Mapping[str, str] = field(default_factory=dict)
+    banner: str = ""
+
+    def __contains__(self, keyword: str) -> bool:
+        return keyword in self.extensions
+
+    @property
+    def size(self) -> int | None:
+        """The largest message it takes in octets; None where it does not say (RFC 1870 §4: 0 is no limit too)."""
+        text = self.extensions.get("SIZE", "")
+        return int(text) or None if text.isdigit() and len(text) < 20 else None
+
+    @property
+    def mechanisms(self) -> tuple[str, ...]:
+        """SASL mechanisms. `AUTH=LOGIN`, of servers older than RFC 4954, counts too."""
+        return tuple(self.extensions.get("AUTH", "").upper().split())
+
+
+class Refused(Exception):
+    """The server refuses the session itself; `phase` says where, `reply` in which words."""
+
+    def __init__(self, phase: Phase, reply: RemoteReply) -> None:
+        super().__init__(f"{phase.value}: {reply.text}")
+        self.phase = phase
+        self.reply = reply
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """The envelope of one transaction, and what must be known of the body before it is sent.
+
+    `size` in octets, as sent. `smtputf8`: header fields hold UTF-8, or the client asked for SMTPUTF8 with addresses
+    that do. `trace` goes only to our own rooms (XTRACE).
+    """
+
+    sender: str
+    recipients: tuple[str, ...]
+    size: int = 0
+    eight_bit: bool = False
+    smtputf8: bool = False
+    trace: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RecipientResult:
+    """What became of one recipient: `reply` is the one that decided, `phase` the command it answered.
+
+    `ours`: no server said it; this client found that asking would be useless or wrong.
+    """
+
+    address: str
+    phase: Phase
+    reply: RemoteReply
+    ours: bool = False
+
+    @property
+    def delivered(self) -> bool:
+        return self.phase is Phase.FINAL and self.reply.code // 100 == 2
+
+
+Result = tuple[RecipientResult, ...]
+
+
+def _command(line: str) -> Send:
+    """One command. A CR or LF inside would be a second command in the peer's eyes: a bug of ours, never sent."""
+    if "\r" in line or "\n" in line or "\0" in line:
+        raise ValueError("a line break inside an SMTP command")
+    return Send(line.encode("utf-8") + b"\r\n")
+
+
+def _ask(line: str, phase: Phase) -> Steps[RemoteReply]:
+    yield _command(line)
+    return (yield from _receive(phase))
+
+
+def _receive(phase: Phase) -> Steps[RemoteReply]:
+    reply = yield Receive(phase)
+    if reply is None:
+        raise RuntimeError("the driver answered Receive without a reply")
+    if reply.code == 421 and phase not in (Phase.FINAL, Phase.QUIT):
+        # RFC 5321 §3.8: the server closes now, whatever was asked; nothing further can be read from it.
+        raise Refused(phase, reply)
+    return reply
+
+
+def greet(name: str, *, lmtp: bool = False) -> Steps[Greeting]:
+    """Read the greeting, say EHLO, or HELO where EHLO is not known. Raises Refused."""
+    banner = yield from _receive(Phase.GREETING)
+    if banner.code != 220:
+        # RFC 5321 §3.1: 554 instead of 220 is "no SMTP service here".
+        raise Refused(Phase.GREETING, banner)
+    return (yield from hello(name, lmtp=lmtp, banner=banner.text))
+
+
+def hello(name: str, *, lmtp: bool = False, banner: str = "") -> Steps[Greeting]:
+    """EHLO or LHLO, also anew after STARTTLS (RFC 3207 §4.2: what was offered before it is forgotten)."""
+    reply = yield from _ask(f"{'LHLO' if lmtp else 'EHLO'} {name}", Phase.HELLO)
+    if reply.code == 250:
+        return Greeting(_extensions(reply.lines[1:]), banner)
+    if lmtp or not reply.permanent:
+        raise Refused(Phase.HELLO, reply)
+    # RFC 5321 §3.2: a server without extensions; any 5xx, since old ones say 500, 502 or 550 here.
+    reply = yield from _ask(f"HELO {name}", Phase.HELLO)
+    if reply.code != 250:
+        raise Refused(Phase.HELLO, reply)
+    return Greeting({}, banner)
+
+
+def _extensions(lines: Iterable[str]) -> dict[str, str]:
+    offered: dict[str, str] = {}
+    for line in lines:
+        keyword, _, parameters = line.partition(" ")
+        if keyword.upper().startswith("AUTH="):
+            keyword, parameters = "AUTH", f"{keyword[5:]} {parameters}"
+        keyword = keyword.upper()
+        offered[keyword] = f"{offered.get(keyword, '')} {parameters}".strip()
+    return offered
+
+
+def start_tls(name: str, *, lmtp: bool = False) -> Steps[Greeting]:
+    """STARTTLS and a new EHLO. Raises Refused where the server will not, with the old session still usable."""
+    reply = yield from _ask("STARTTLS", Phase.STARTTLS)
+    if reply.code != 220:
+        raise Refused(Phase.STARTTLS, reply)
+    yield StartTls()
+    return (yield from hello(name, lmtp=lmtp))
+
+
+def log_in(greeting: Greeting, user: str, password: str) -> Steps[None]:
+    """AUTH PLAIN, else LOGIN. The caller has TLS, or a private network. Raises Refused."""
+    offered = greeting.mechanisms
+    if "PLAIN" in offered or "LOGIN" not in offered:
+        # Offered nothing, or only what we do not speak: PLAIN is asked for and the server's refusal is the answer.
+        token = base64.b64encode(f"\0{user}\0{password}".encode()).decode()
+        reply = yield from _ask(f"AUTH PLAIN {token}", Phase.AUTH)
+    else:
+        reply = yield from _ask("AUTH LOGIN", Phase.AUTH)
+        for answer in (user, password):
+            if reply.code != 334:
+                break
+            reply = yield from _ask(base64.b64encode(answer.encode()).decode(), Phase.AUTH)
+    if reply.code == 334:
+        # RFC 4954 §4: a challenge we have nothing to say to is cancelled.
+        reply = yield from _ask("*", Phase.AUTH)
+    if reply.code != 235:
+        raise Refused(Phase.AUTH, reply)
+
+
+def unsuitable(message: Message, greeting: Greeting) -> RemoteReply | None:
+    """Why this message is not worth sending to this server at all, in the words of a reply; None where it is.
+
+    8-bit bodies go to servers without 8BITMIME as they are. RFC 6152 §3 wants them converted or returned; converting
+    would break the signature, and the servers that still lack the keyword pass the eighth bit on (Exim and qmail have
+    sent so for twenty years).
+    """
+    if greeting.size is not None and message.size > greeting.size:
+        # RFC 1870 §6.1: not asked again for each retry, and not sent for nothing.
+        return RemoteReply(552, (f"5.3.4 The message has {message.size} bytes; this server takes {greeting.size}",))
+    if "SMTPUTF8" not in greeting and (message.smtputf8 or not message.sender.isascii()):
+        # RFC 6531 §3.2: must not be sent to a server that does not offer it. RFC 5248: 5.6.9 and 5.6.7.
+        code = "5.6.9" if message.sender.isascii() else "5.6.7"
+        return RemoteReply(550, (f"{code} The message needs SMTPUTF8, which this server does not offer",))
+    return None
+
+
+def deliver(message: Message, greeting: Greeting, *, lmtp: bool = False) -> Steps[Result]:
+    """MAIL, RCPT, DATA: one message to this server; a result for each recipient, in their order. Raises Refused (421).
+
+    With PIPELINING, MAIL and the first RCPTs leave together; DATA goes alone after the last reply: a server that
+    accepts DATA although it refused every recipient (RFC 2920 §3.1) would have to be sent an empty message.
+    """
+    if (reply := unsuitable(message, greeting)) is not None:
+        return tuple(RecipientResult(address, Phase.MAIL, reply, ours=True) for address in message.recipients)
+    results: dict[str, RecipientResult] = {}
+    wanted = []
+    for address in dict.fromkeys(message.recipients):
+        if not address.isascii() and "SMTPUTF8" not in greeting:
+            text = "5.6.7 The address needs SMTPUTF8, which this server does not offer"
+            results[address] = RecipientResult(address, Phase.RCPT, RemoteReply(553, (text,)), ours=True)
+        else:
+            wanted.append(address)
+    if wanted:
+        yield from _envelope(message, wanted, greeting, results)
+    accepted = [address for address in wanted if address not in results]
+    if accepted:
+        yield from _data(accepted, results, lmtp=lmtp)
+    elif wanted:
+        # The transaction is open where MAIL was taken and no recipient was; the next message needs a closed one.
+        yield from _ask("RSET", Phase.RESET)
+    return tuple(results[address] for address in dict.fromkeys(message.recipients))
+
+
+def _envelope(
+    message: Message, wanted: list[str], greeting: Greeting, results: dict[str, RecipientResult]
+) -> Steps[None]:
+    """MAIL and RCPT; whoever is refused is in `results` afterwards."""
+    pipelining = "PIPELINING" in greeting
+    commands = [f"RCPT TO:<{address}>" for address in wanted]
+    yield _command(_mail(message, greeting, wanted))
+    if not pipelining:
+        mail = yield from _receive(Phase.MAIL)
+    for start in range(0, len(wanted), PIPELINED_RECIPIENTS if pipelining else 1):
+        batch = slice(start, start + (PIPELINED_RECIPIENTS if pipelining else 1))
+        if (not pipelining or start) and not mail.positive:
+            break
+        yield Send(b"".join(_command(command).data for command in commands[batch]))
+        if pipelining and not start:
+            mail = yield from _receive(Phase.MAIL)
+        for address in wanted[batch]:
+            reply = yield from _receive(Phase.RCPT)
+            if not reply.positive:
+                # RFC 5321 §4.5.3.1.10: 552 to RCPT was the old way to say "too many recipients now": as 452.
+                results[address] = RecipientResult(address, Phase.RCPT, reply)
+    if not mail.positive:
+        for address in wanted:
+            results[address] = RecipientResult(address, Phase.MAIL, mail)
+
+
+def _mail(message: Message, greeting: Greeting, wanted: Iterable[str]) -> str:
+    words = [f"MAIL FROM:<{message.sender}>"]
+    if "SIZE" in greeting and message.size:
+        words.append(f"SIZE={message.size}")
+    if message.eight_bit and "8BITMIME" in greeting:
+        words.append("BODY=8BITMIME")
+    utf8 = message.smtputf8 or not message.sender.isascii() or not all(address.isascii() for address in wanted)
+    if utf8 and "SMTPUTF8" in greeting:
+        words.append("SMTPUTF8")
+    if message.trace and "XMAILSTEAD" in greeting:
+        words.append(f"XTRACE={message.trace}")
+    return " ".join(words)
+
+
+def _data(accepted: list[str], results: dict[str, RecipientResult], *, lmtp: bool) -> Steps[None]:
+    reply = yield from _ask("DATA", Phase.DATA)
+    if reply.code != 354:
+        # A 2xx here is no leave to send (RFC 5321 §4.3.2): a server that out of step is asked again later.
+        shown = reply if not reply.positive else RemoteReply(451, (f"4.5.0 DATA was answered with {reply.text}",))
+        for address in accepted:
+            results[address] = RecipientResult(address, Phase.DATA, shown)
+        yield from _ask("RSET", Phase.RESET)
+        return
+    yield SendBody()
+    # RFC 2033 §4.2: LMTP answers the final dot once for each recipient it took, in their order.
+    reply = yield from _receive(Phase.FINAL)
+    for number, address in enumerate(accepted):
+        if lmtp and number:
+            reply = yield from _receive(Phase.FINAL)
+        results[address] = RecipientResult(address, Phase.FINAL, reply)
+
+
+def quit_session() -> Steps[None]:
+    """QUIT; the reply changes nothing any more."""
+    yield from _ask("QUIT", Phase.QUIT)
+
+
+class BodyEncoder:
+    """Any bytes, in chunks of any size, to what goes between 354 and the final dot.
+
+    Lines end in CRLF and only there: a bare CR or LF becomes CRLF, so that no next hop can be talked into seeing an end
+    of data that we did not see (SMTP smuggling; RFC 5321 §2.3.8 forbids sending them). What submission or LMTP let in
+    holds none, so no signature suffers. A dot at a line's start is doubled (RFC 5321 §4.5.2).
+    """
+
+    def __init__(self) -> None:
+        self._line_start = True
+        self._held_cr = False
+
+    def encode(self, chunk: bytes) -> bytes:
+        if not chunk:
+            return b""
+        if self._held_cr:
+            chunk = b"\r" + chunk
+        self._held_cr = chunk.endswith(b"\r")
+        if self._held_cr:
+            chunk = chunk[:-1]
+            if not chunk:
+                return b""
+        if not chunk.count(b"\r\n") == chunk.count(b"\n") == chunk.count(b"\r"):
+            chunk = _LINE_END.sub(b"\r\n", chunk)
+        stuffed = chunk.replace(b"\r\n.", b"\r\n..")
+        if self._line_start and stuffed.startswith(b"."):
+            stuffed = b"." + stuffed
+        self._line_start = stuffed.endswith(b"\r\n")
+        return stuffed
+
+    def end(self) -> bytes:
+        """The line end that may be missing, and the final dot."""
+        complete = self._line_start and not self._held_cr
+        return b".\r\n" if complete else b"\r\n.\r\n"
+
+
+_LINE_END = re.compile(rb"\r\n|\r|\n")
