@@ -27,10 +27,10 @@ from services.runtime.process import (
     EXIT_WRONG_SETTING,
     Context,
     Serve,
-    below_reserve,
     execute,
     flush_events,
     new_runner,
+    open_record,
     received,
 )
 from services.runtime.values import Settings
@@ -162,7 +162,7 @@ def _run(settings: Settings, ports: Mapping[str, int]) -> int:
 
 async def _supervise(settings: Settings, ports: Mapping[str, int]) -> int:
     """Run every room until a signal, or until one fails; the exit status."""
-    records = {room: _record(room, settings) for room in ROOMS}
+    records = {room: open_record(room, settings) for room in ROOMS}
     contexts = [_context(room, settings, ports, records[room]) for room in ROOMS]
     print("mailstead: one process: the rooms are not isolated from each other", file=sys.stderr)
     loop = asyncio.get_running_loop()
@@ -184,17 +184,6 @@ async def _supervise(settings: Settings, ports: Mapping[str, int]) -> int:
     for record in records.values():
         record.close()
     return max(statuses)
-
-
-def _record(room: str, settings: Settings) -> EventLog:
-    folder = os.path.join(settings.events_dir, room)
-    return EventLog(
-        folder,
-        room,
-        days=settings.events_days,
-        total_bytes=settings.events_bytes,
-        disk_full=lambda: below_reserve(folder, settings),
-    )
 
 
 def _context(room: str, settings: Settings, ports: Mapping[str, int], record: EventLog) -> Context:
