@@ -117,9 +117,11 @@ def key(text: str) -> str:
         return text.lower()
     local, at, domain = text.rpartition("@")
     try:
-        return f"{local.lower()}{at}{ascii_domain(domain)}"
+        found = f"{local.lower()}{at}{ascii_domain(domain)}"
     except InvalidName:
-        return text
+        found = text
+    # Octets that were no UTF-8 arrive as lone surrogates, which no database takes; a backslash is in no stored address.
+    return found.encode("utf-8", "backslashreplace").decode()
 
 
 def _local_part(local: str, text: str) -> str:

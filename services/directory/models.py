@@ -21,9 +21,9 @@ class Account:
     """One mailbox and who may use it.
 
     `login` is a user name, unique in the stack, that may be used instead of the address; "" where there is none.
-    A disabled account (`enabled` False) neither logs in nor sends; its mail is still received, for a message that came
-    while somebody was locked out must not be lost. `quota_bytes` 0 is no limit. `deleted_at`: its mail is kept for 30
-    days from then on, and nothing else of it is in use; snapshots do not hold such accounts.
+    A disabled account (`enabled` False) neither logs in, sends nor receives: mail for it is refused as for a disabled
+    mailbox (5.2.1), so that its sender hears of it; what is in it stays. `quota_bytes` 0 is no limit. `deleted_at`:
+    its mail is kept for 30 days from then on and nothing else of it is in use; snapshots do not hold such accounts.
     """
 
     address: str

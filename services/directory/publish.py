@@ -105,12 +105,12 @@ class Publisher:
             linked = _linked(folder)
             if linked is None:
                 continue
-            # A generation is replaced when the next one's file appears, so the age of the successor counts.
-            newer = sorted(_generations(folder), reverse=True)
-            for successor, generation in itertools.pairwise(newer):
-                successor_path = os.path.join(folder, f"{successor:013d}{SUFFIX}")
+            # A generation is replaced when the next one's file appears, so the age of the successor counts. From the
+            # oldest on: a successor must still be there when its age is asked for.
+            for generation, successor in itertools.pairwise(sorted(_generations(folder))):
                 with contextlib.suppress(OSError):
-                    if generation != linked and now - os.stat(successor_path).st_mtime > KEEP_SECONDS:
+                    age = now - os.stat(os.path.join(folder, f"{successor:013d}{SUFFIX}")).st_mtime
+                    if generation != linked and age > KEEP_SECONDS:
                         _remove(os.path.join(folder, f"{generation:013d}{SUFFIX}"))
             for name in os.listdir(folder):
                 if name.endswith(".partial"):

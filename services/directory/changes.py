@@ -1,0 +1,396 @@
+"""Every change of the directory: one verb, one transaction, one publication.
+
+A change is checked, written, and published before its verb returns, so that an API that answers "done" is believed by
+every room within a second. In this order, so that nothing is half done:
+
+1. write in a transaction;
+2. write both snapshots of the new generation from inside that transaction (a full disk ends here: rolled back);
+3. commit;
+4. swap the two `current` links. If that fails the change stands and is due: `NotPublished` says so, and the next
+   change or `republish` (each start, and admin's retry) finishes it.
+
+Called by the admin room alone, in threads. Raises `InvalidName`, `WeakPassword` (the caller's mistake), `NotFound`,
+`Exists`, `Refused`, `PublicationFailed` (nothing was changed), `NotPublished` (changed, not yet seen by the rooms).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+
+from services.directory import addresses
+from services.directory.database import AccountDetails, Database
+from services.directory.models import Alias, Domain
+from services.directory.passwords import needs_rehash
+from services.directory.publish import Contents, PublicationFailed, Publisher
+
+KEEP_DELETED_SECONDS = 30 * 86_400  # as long as imap keeps the mail of a deleted account
+# What `policy/routes.py` answers without an account: RFC 5321 §4.5.1, RFC 2142.
+ROLES = frozenset({"postmaster", "abuse"})
+_ANYBODY = "\0"  # stands for any local part while a domain alias is followed
+
+
+class DirectoryError(Exception):
+    """A change that was not made; the text is for the owner."""
+
+
+class NotFound(DirectoryError):
+    """What should be changed is not there."""
+
+
+class Exists(DirectoryError):
+    """It is there already."""
+
+
+class Refused(DirectoryError):
+    """It would leave the directory broken."""
+
+
+class NotPublished(DirectoryError):
+    """The change is saved; the rooms do not see it yet."""
+
+
+class Directories:
+    """The directory as admin changes it."""
+
+    def __init__(self, database: Database, publisher: Publisher, *, clock: Callable[[], float] = time.time) -> None:
+        """`publisher` is told of every change before it is answered."""
+        self.database, self._publisher, self._clock = database, publisher, clock
+
+    # --- domains ---------------------------------------------------------------------------------------------------
+
+    def add_domain(self, text: str) -> Domain:
+        """Receive mail for a domain from now on."""
+        domain = Domain(addresses.domain_name(text), self._clock())
+        with self._change() as connection:
+            if self._is_local(domain.name):
+                raise Exists(f"the domain {domain.name} is here already")
+            connection.execute("INSERT INTO domains VALUES (?, ?)", (domain.name, domain.created))
+        return domain
+
+    def delete_domain(self, text: str) -> str:
+        """Stop receiving mail for a domain; refused while it has accounts or aliases. Returns its stored name."""
+        name = addresses.domain_name(text)
+        with self._change() as connection:
+            if not self._is_local(name):
+                raise NotFound(f"there is no domain {name} here")
+            accounts = _count(connection, "accounts WHERE deleted_at IS NULL AND domain = ?", name)
+            aliases = _count(connection, "aliases WHERE substr(source, instr(source, '@') + 1) = ?", name)
+            if accounts or aliases:
+                raise Refused(f"{name} still has {accounts} accounts and {aliases} aliases; delete them first")
+            if _count(connection, "domains WHERE name <> ?", name) == 0:
+                raise Refused(f"{name} is the only domain; add another first")
+            connection.execute("DELETE FROM domains WHERE name = ?", (name,))
+        return name
+
+    # --- accounts --------------------------------------------------------------------------------------------------
+
+    def add_account(
+        self,
+        text: str,
+        password_hash: str,
+        *,
+        login: str | None = None,
+        administrator: bool = False,
+        quota_bytes: int = 0,
+    ) -> AccountDetails:
+        """Make an account in a local domain.
+
+        `login` None: the part before @ becomes the user name where nobody has it yet; "": no user name.
+        """
+        address = addresses.account_address(text)
+        local, domain = addresses.split(address)
+        wanted = addresses.user_name(login) if login else ""
+        now = self._clock()
+        with self._change() as connection:
+            if not self._is_local(domain):
+                raise NotFound(f"the domain {domain} is not here; add it first: mailstead domain add {domain}")
+            if self.database.account(address):
+                raise Exists(f"the account {address} is here already")
+            if wanted:
+                self._check_login_free(wanted)
+            elif login is None:
+                wanted = self._free_login(local)
+            connection.execute(
+                "INSERT INTO accounts (address, domain, local, login, password_hash, administrator, quota_bytes, "
+                "created, password_changed) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (address, domain, local, wanted, password_hash, administrator, _quota(quota_bytes), now, now),
+            )
+        return self.account(address)
+
+    def account(self, text: str) -> AccountDetails:
+        """The account in use with this address."""
+        address = addresses.key(text.strip())
+        found = self.database.account(address)
+        if found is None:
+            raise NotFound(f"there is no account {address}")
+        return found
+
+    def set_password(self, text: str, password_hash: str) -> AccountDetails:
+        """Give an account another password; every session and remembered log-in with the old one ends."""
+        with self._change() as connection:
+            address = self.account(text).account.address
+            connection.execute(
+                "UPDATE accounts SET password_hash = ?, password_changed = ? WHERE address = ? AND deleted_at IS NULL",
+                (password_hash, self._clock(), address),
+            )
+        return self.account(address)
+
+    def update_account(
+        self,
+        text: str,
+        *,
+        enabled: bool | None = None,
+        administrator: bool | None = None,
+        quota_bytes: int | None = None,
+        login: str | None = None,
+    ) -> AccountDetails:
+        """Change what is not None. `login` "" takes the user name away. Setting what is set already changes nothing."""
+        with self._change() as connection:
+            account = self.account(text).account
+            if account.administrator and account.enabled and (enabled is False or administrator is False):
+                self._check_not_last_administrator(account.address)
+            wanted = addresses.user_name(login) if login else login
+            if wanted and wanted != account.login:
+                self._check_login_free(wanted)
+            new = (
+                account.enabled if enabled is None else enabled,
+                account.administrator if administrator is None else administrator,
+                account.quota_bytes if quota_bytes is None else _quota(quota_bytes),
+                account.login if wanted is None else wanted,
+            )
+            if new != (account.enabled, account.administrator, account.quota_bytes, account.login):
+                connection.execute(
+                    "UPDATE accounts SET enabled = ?, administrator = ?, quota_bytes = ?, login = ? "
+                    "WHERE address = ? AND deleted_at IS NULL",
+                    (*new, account.address),
+                )
+        return self.account(account.address)
+
+    def delete_account(self, text: str) -> tuple[str, list[Alias]]:
+        """Take an account out of use. Returns its address and the aliases that led to it, which go with it.
+
+        Its row stays for 30 days, as its mail does. The aliases go: mail would bounce from them, and the next holder
+        of the address would inherit them unseen.
+        """
+        with self._change() as connection:
+            account = self.account(text).account
+            if account.administrator and account.enabled:
+                self._check_not_last_administrator(account.address)
+            rows = connection.execute(
+                "SELECT source, target FROM aliases WHERE target = ? ORDER BY source", (account.address,)
+            ).fetchall()
+            connection.execute("DELETE FROM aliases WHERE target = ?", (account.address,))
+            connection.execute(
+                "UPDATE accounts SET deleted_at = ?, password_hash = '' WHERE address = ? AND deleted_at IS NULL",
+                (self._clock(), account.address),
+            )
+        return account.address, [Alias(*row) for row in rows]
+
+    def forget_deleted(self, text: str | None = None) -> int:
+        """Drop the rows of deleted accounts whose mail is no longer kept, or all of one address (purged)."""
+        before = self._clock() - KEEP_DELETED_SECONDS
+        with self.database.transaction() as connection:
+            if text is None:
+                cursor = connection.execute("DELETE FROM accounts WHERE deleted_at < ?", (before,))
+            else:
+                address = addresses.key(text.strip())
+                cursor = connection.execute(
+                    "DELETE FROM accounts WHERE address = ? AND deleted_at IS NOT NULL", (address,)
+                )
+        return cursor.rowcount
+
+    # --- aliases ---------------------------------------------------------------------------------------------------
+
+    def add_alias(self, source_text: str, target_text: str) -> Alias:
+        """Mail for `source` goes (also) to `target`. Adding one that is there changes nothing."""
+        source = addresses.alias_source(source_text)
+        typed = target_text.strip()
+        # `@ours → @theirs` keeps the part before @: a domain alias.
+        target = "@" + addresses.domain_name(typed[1:]) if typed.startswith("@") else addresses.address(typed)
+        with self._change() as connection:
+            domain = source.partition("@")[2]
+            if not self._is_local(domain):
+                raise NotFound(f"the domain {domain} is not here; an alias answers for an address of ours")
+            if target.startswith("@") and not source.startswith("@"):
+                raise Refused(f"{source} is one address; it cannot go to all of {target}")
+            self._check_target(source, target)
+            connection.execute("INSERT OR IGNORE INTO aliases VALUES (?, ?, ?)", (source, target, self._clock()))
+        return Alias(source, target)
+
+    def delete_alias(self, source_text: str, target_text: str | None = None) -> list[Alias]:
+        """Remove one target of an alias, or all of them; returns what was removed."""
+        source = addresses.key(source_text.strip().removeprefix("*"))
+        with self._change() as connection:
+            sql, values = "source = ?", [source]
+            if target_text is not None:
+                sql, values = "source = ? AND target = ?", [source, addresses.key(target_text.strip())]
+            rows = connection.execute(f"SELECT source, target FROM aliases WHERE {sql}", values).fetchall()
+            if not rows:
+                where = f"{source} → {target_text}" if target_text is not None else source
+                raise NotFound(f"there is no alias {where}")
+            connection.execute(f"DELETE FROM aliases WHERE {sql}", values)
+        return [Alias(*row) for row in rows]
+
+    # --- facts from rooms ------------------------------------------------------------------------------------------
+
+    def take_fact(self, identity: str) -> bool:
+        """True the first time a fact's id is seen; ids are remembered for 30 days."""
+        now = self._clock()
+        with self.database.transaction() as connection:
+            connection.execute("DELETE FROM facts_taken WHERE at < ?", (now - KEEP_DELETED_SECONDS,))
+            return connection.execute("INSERT OR IGNORE INTO facts_taken VALUES (?, ?)", (identity, now)).rowcount > 0
+
+    def used(self, address: str, at: float) -> None:
+        """Somebody logged in. Kept here alone: snapshots do not carry it. A clock ahead of ours counts as now."""
+        with self.database.transaction() as connection:
+            connection.execute(
+                "UPDATE accounts SET last_used = max(coalesce(last_used, 0), ?) "
+                "WHERE address = ? AND deleted_at IS NULL",
+                (min(at, self._clock()), address),
+            )
+
+    def usage(self, address: str, size: int, messages: int) -> None:
+        """How much mail an account has, as imap counted it."""
+        with self.database.transaction() as connection:
+            connection.execute(
+                "UPDATE accounts SET used_bytes = ?, used_messages = ? WHERE address = ? AND deleted_at IS NULL",
+                (size, messages, address),
+            )
+
+    def rehash(self, address: str, replaces: str, password_hash: str) -> bool:
+        """Take the stronger hash that a room made at a log-in; True where it was taken.
+
+        Only in the place of the very hash that was checked, and only where that one is weaker than today's: else a room
+        that was broken into could set passwords, and a log-in in flight could undo a change of password.
+        """
+        if not needs_rehash(replaces) or needs_rehash(password_hash):
+            return False
+        with self._change() as connection:
+            return (
+                connection.execute(
+                    "UPDATE accounts SET password_hash = ? "
+                    "WHERE address = ? AND deleted_at IS NULL AND password_hash = ?",
+                    (password_hash, address, replaces),
+                ).rowcount
+                > 0
+            )
+
+    # --- publication -----------------------------------------------------------------------------------------------
+
+    def remember(self, name: str, value: str) -> None:
+        """Keep a small value of admin's own; nothing is published."""
+        with self.database.transaction() as connection:
+            connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
+
+    def republish(self) -> bool:
+        """Publish again where the rooms see another generation than ours; True where that was so."""
+        with self.database.lock:
+            published = self._publisher.published()
+            if published is not None and str(published) == self.database.meta("generation"):
+                self._publisher.sweep()
+                return False
+            with self._change(force=True):
+                pass
+        return True
+
+    @contextlib.contextmanager
+    def _change(self, *, force: bool = False) -> Iterator[sqlite3.Connection]:
+        generation = 0
+        with self.database.lock:
+            try:
+                with self.database.transaction() as connection:
+                    before = connection.total_changes
+                    yield connection
+                    if connection.total_changes == before and not force:
+                        return
+                    generation = self._publisher.next_generation(int(self.database.meta("generation") or 0))
+                    connection.execute("INSERT OR REPLACE INTO meta VALUES ('generation', ?)", (str(generation),))
+                    self._publisher.prepare(self._contents(generation))
+            except BaseException:
+                if generation:
+                    self._publisher.withdraw(generation)
+                raise
+            try:
+                self._publisher.link(generation)
+            except PublicationFailed as error:
+                raise NotPublished(f"{error}; it is tried again by itself") from error
+            with contextlib.suppress(OSError):
+                self._publisher.sweep()
+
+    def _contents(self, generation: int) -> Contents:
+        database = self.database
+        accounts = [details.account for details in database.accounts()]
+        return Contents(generation, database.domains(), accounts, database.aliases(), database.hashes())
+
+    # --- what must hold --------------------------------------------------------------------------------------------
+
+    def _is_local(self, domain: str) -> bool:
+        return _count(self.database.connection, "domains WHERE name = ?", domain) > 0
+
+    def _free_login(self, local: str) -> str:
+        try:
+            name = addresses.user_name(local)
+        except addresses.InvalidName:
+            return ""  # a local part such as o'neill is no user name: the address is used to log in
+        return "" if self.database.account_by_login(name) else name
+
+    def _check_login_free(self, login: str) -> None:
+        if owner := self.database.account_by_login(login):
+            raise Exists(f"the user name {login} belongs to {owner.account.address}")
+
+    def _check_not_last_administrator(self, address: str) -> None:
+        where = "accounts WHERE administrator AND enabled AND deleted_at IS NULL AND address <> ?"
+        if not _count(self.database.connection, where, address):
+            raise Refused(f"{address} is the only administrator; make another one first")
+
+    def _check_target(self, source: str, target: str) -> None:
+        """Follow `target` as `policy/routes.py` would: it must arrive somewhere and never come back to `source`.
+
+        An account may be among its own alias's targets (that keeps a copy), and two accounts may copy each other: there
+        the way back ends in a mailbox.
+        """
+        waiting, seen, arrives = [_ANYBODY + target if target.startswith("@") else target], set[str](), False
+        while waiting:
+            address = waiting.pop()
+            if address in seen:
+                continue
+            seen.add(address)
+            local, _, domain = address.rpartition("@")
+            if not self._is_local(domain):
+                arrives = True
+                continue
+            for name in dict.fromkeys((address, f"{local.partition('+')[0]}@{domain}", f"@{domain}")):
+                if name.startswith("@") and local in ROLES:
+                    arrives = True  # the administrator answers for these before a catch-all does
+                    break
+                has_mailbox = self.database.account(name) is not None
+                if name == source == f"@{domain}" and local != _ANYBODY:
+                    continue  # only the catch-all being made would answer for it
+                if name == source and not has_mailbox:
+                    raise Refused(f"{source} → {target} would send mail round in a circle")
+                onward = [] if name == source else self._targets(name)
+                waiting += [local + each if each.startswith("@") else each for each in onward]
+                arrives = arrives or (has_mailbox and not onward)
+                if onward or has_mailbox:
+                    break
+            else:
+                arrives = arrives or local == _ANYBODY
+        if not arrives:
+            raise NotFound(f"{target} is neither an account nor an alias here")
+
+    def _targets(self, source: str) -> list[str]:
+        rows = self.database.connection.execute("SELECT target FROM aliases WHERE source = ?", (source,))
+        return [row[0] for row in rows]
+
+
+def _count(connection: sqlite3.Connection, what: str, *values: str) -> int:
+    return int(connection.execute(f"SELECT count(*) FROM {what}", values).fetchone()[0])
+
+
+def _quota(size: int) -> int:
+    if not 0 <= size < 1 << 62:
+        raise Refused("a quota is a number of bytes; 0 is no limit")
+    return size
