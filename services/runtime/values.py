@@ -198,6 +198,13 @@ class Settings:
         "port 53. DNSBL and DANE work less well then.",
         "dns",
     )
+    dns_validate: str = _setting(
+        "yes",
+        "Whether unbound checks DNSSEC. no only where DNS_FORWARD_TO names resolvers that cut the signatures off and "
+        "every name fails; DANE is off then.",
+        "dns",
+        choices=("yes", "no"),
+    )
 
     # --- internal: set by Compose, the single process and tests -------------------------------------------------
     mail_dir: str = _setting("/var/mail", "The Maildir volume.")

@@ -17,7 +17,8 @@ ROOT = Path(__file__).parents[2]
 SERVICES = ROOT / "services"
 MODULES = sorted(SERVICES.rglob("*.py"))
 
-ROOMS = ("smtp_in", "smtp_out", "imap", "dkim", "acme", "admin", "updater")
+# setup and backup are one-shot containers: rooms that end.
+ROOMS = ("smtp_in", "smtp_out", "imap", "dkim", "acme", "admin", "updater", "setup", "backup")
 FLOORS: dict[str, set[str]] = {
     "protocol": set(),
     "directory": {"protocol"},
