@@ -18,38 +18,17 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from services.directory import addresses
+from services.directory.alias_targets import check_target
 from services.directory.database import AccountDetails, Database
-from services.directory.models import Alias, Domain
+from services.directory.errors import Exists, NotFound, NotPublished, Refused
+from services.directory.models import Alias, Domain, Duty, Fact
 from services.directory.passwords import needs_rehash
 from services.directory.publish import Contents, PublicationFailed, Publisher
 
 KEEP_DELETED_SECONDS = 30 * 86_400  # as long as imap keeps the mail of a deleted account
-# What `policy/routes.py` answers without an account: RFC 5321 §4.5.1, RFC 2142.
-ROLES = frozenset({"postmaster", "abuse"})
-_ANYBODY = "\0"  # stands for any local part while a domain alias is followed
-
-
-class DirectoryError(Exception):
-    """A change that was not made; the text is for the owner."""
-
-
-class NotFound(DirectoryError):
-    """What should be changed is not there."""
-
-
-class Exists(DirectoryError):
-    """It is there already."""
-
-
-class Refused(DirectoryError):
-    """It would leave the directory broken."""
-
-
-class NotPublished(DirectoryError):
-    """The change is saved; the rooms do not see it yet."""
 
 
 class Directories:
@@ -65,16 +44,17 @@ class Directories:
         """Receive mail for a domain from now on."""
         domain = Domain(addresses.domain_name(text), self._clock())
         with self._change() as connection:
-            if self._is_local(domain.name):
+            if self.database.has_domain(domain.name):
                 raise Exists(f"the domain {domain.name} is here already")
             connection.execute("INSERT INTO domains VALUES (?, ?)", (domain.name, domain.created))
+            self._owe(connection, "keys", domain.name)
         return domain
 
     def delete_domain(self, text: str) -> str:
         """Stop receiving mail for a domain; refused while it has accounts or aliases. Returns its stored name."""
         name = addresses.domain_name(text)
         with self._change() as connection:
-            if not self._is_local(name):
+            if not self.database.has_domain(name):
                 raise NotFound(f"there is no domain {name} here")
             accounts = _count(connection, "accounts WHERE deleted_at IS NULL AND domain = ?", name)
             aliases = _count(connection, "aliases WHERE substr(source, instr(source, '@') + 1) = ?", name)
@@ -83,6 +63,7 @@ class Directories:
             if _count(connection, "domains WHERE name <> ?", name) == 0:
                 raise Refused(f"{name} is the only domain; add another first")
             connection.execute("DELETE FROM domains WHERE name = ?", (name,))
+            connection.execute("DELETE FROM duties WHERE kind = 'keys' AND subject = ?", (name,))
         return name
 
     # --- accounts --------------------------------------------------------------------------------------------------
@@ -105,10 +86,13 @@ class Directories:
         wanted = addresses.user_name(login) if login else ""
         now = self._clock()
         with self._change() as connection:
-            if not self._is_local(domain):
+            if not self.database.has_domain(domain):
                 raise NotFound(f"the domain {domain} is not here; add it first: mailstead domain add {domain}")
             if self.database.account(address):
                 raise Exists(f"the account {address} is here already")
+            if _count(connection, "duties WHERE kind = 'remove-mail' AND subject = ?", address):
+                # Else the new holder would read what the old one left.
+                raise Refused(f"the mail of the deleted account {address} is still being put away; try again later")
             if wanted:
                 self._check_login_free(wanted)
             elif login is None:
@@ -118,6 +102,7 @@ class Directories:
                 "created, password_changed) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (address, domain, local, wanted, password_hash, administrator, _quota(quota_bytes), now, now),
             )
+            self._owe(connection, "provision", address)
         return self.account(address)
 
     def account(self, text: str) -> AccountDetails:
@@ -169,11 +154,11 @@ class Directories:
                 )
         return self.account(account.address)
 
-    def delete_account(self, text: str) -> tuple[str, list[Alias]]:
+    def delete_account(self, text: str, *, purge: bool = False) -> tuple[str, list[Alias]]:
         """Take an account out of use. Returns its address and the aliases that led to it, which go with it.
 
-        Its row stays for 30 days, as its mail does. The aliases go: mail would bounce from them, and the next holder
-        of the address would inherit them unseen.
+        Its row stays for 30 days, as its mail does; `purge`: both go at once. The aliases go because mail would bounce
+        from them, and because the next holder of the address would inherit them unseen.
         """
         with self._change() as connection:
             account = self.account(text).account
@@ -187,20 +172,41 @@ class Directories:
                 "UPDATE accounts SET deleted_at = ?, password_hash = '' WHERE address = ? AND deleted_at IS NULL",
                 (self._clock(), account.address),
             )
+            if purge:
+                connection.execute(
+                    "DELETE FROM accounts WHERE address = ? AND deleted_at IS NOT NULL", (account.address,)
+                )
+            connection.execute("DELETE FROM duties WHERE kind = 'provision' AND subject = ?", (account.address,))
+            self._owe(connection, "remove-mail", account.address, "purge" if purge else "keep")
         return account.address, [Alias(*row) for row in rows]
 
-    def forget_deleted(self, text: str | None = None) -> int:
-        """Drop the rows of deleted accounts whose mail is no longer kept, or all of one address (purged)."""
-        before = self._clock() - KEEP_DELETED_SECONDS
+    def purge_deleted(self, text: str) -> int:
+        """Drop the rows of deleted accounts with this address, and owe their mail's end; how many there were."""
+        address = addresses.key(text.strip())
         with self.database.transaction() as connection:
-            if text is None:
-                cursor = connection.execute("DELETE FROM accounts WHERE deleted_at < ?", (before,))
-            else:
-                address = addresses.key(text.strip())
-                cursor = connection.execute(
-                    "DELETE FROM accounts WHERE address = ? AND deleted_at IS NOT NULL", (address,)
-                )
-        return cursor.rowcount
+            gone = connection.execute(
+                "DELETE FROM accounts WHERE address = ? AND deleted_at IS NOT NULL", (address,)
+            ).rowcount
+            if not gone:
+                raise NotFound(f"there is no deleted account {address}")
+            if self.database.account(address):
+                raise Refused(f"{address} is in use again; delete it first, or its new mail would go too")
+            self._owe(connection, "remove-mail", address, "purge")
+        return gone
+
+    def forget_deleted(self) -> int:
+        """Drop the rows of deleted accounts whose mail is no longer kept; how many there were."""
+        with self.database.transaction() as connection:
+            before = self._clock() - KEEP_DELETED_SECONDS
+            return connection.execute("DELETE FROM accounts WHERE deleted_at < ?", (before,)).rowcount
+
+    def done(self, duty: Duty) -> None:
+        """A duty is fulfilled; one that was made anew meanwhile (another `since` or `detail`) stays."""
+        with self.database.transaction() as connection:
+            connection.execute(
+                "DELETE FROM duties WHERE kind = ? AND subject = ? AND detail = ? AND since = ?",
+                (duty.kind, duty.subject, duty.detail, duty.since),
+            )
 
     # --- aliases ---------------------------------------------------------------------------------------------------
 
@@ -212,11 +218,11 @@ class Directories:
         target = "@" + addresses.domain_name(typed[1:]) if typed.startswith("@") else addresses.address(typed)
         with self._change() as connection:
             domain = source.partition("@")[2]
-            if not self._is_local(domain):
+            if not self.database.has_domain(domain):
                 raise NotFound(f"the domain {domain} is not here; an alias answers for an address of ours")
             if target.startswith("@") and not source.startswith("@"):
                 raise Refused(f"{source} is one address; it cannot go to all of {target}")
-            self._check_target(source, target)
+            check_target(self.database, source, target)
             connection.execute("INSERT OR IGNORE INTO aliases VALUES (?, ?, ?)", (source, target, self._clock()))
         return Alias(source, target)
 
@@ -236,29 +242,32 @@ class Directories:
 
     # --- facts from rooms ------------------------------------------------------------------------------------------
 
-    def take_fact(self, identity: str) -> bool:
-        """True the first time a fact's id is seen; ids are remembered for 30 days."""
+    def take_facts(self, facts: Sequence[Fact]) -> list[Fact]:
+        """Take what rooms told, each id once (ids are remembered for 30 days); returns those that were new.
+
+        last-used and usage are kept here alone: snapshots do not carry them, so nothing is published. A room's clock
+        that is ahead of ours counts as now.
+        """
         now = self._clock()
         with self.database.transaction() as connection:
             connection.execute("DELETE FROM facts_taken WHERE at < ?", (now - KEEP_DELETED_SECONDS,))
-            return connection.execute("INSERT OR IGNORE INTO facts_taken VALUES (?, ?)", (identity, now)).rowcount > 0
-
-    def used(self, address: str, at: float) -> None:
-        """Somebody logged in. Kept here alone: snapshots do not carry it. A clock ahead of ours counts as now."""
-        with self.database.transaction() as connection:
-            connection.execute(
-                "UPDATE accounts SET last_used = max(coalesce(last_used, 0), ?) "
-                "WHERE address = ? AND deleted_at IS NULL",
-                (min(at, self._clock()), address),
-            )
-
-    def usage(self, address: str, size: int, messages: int) -> None:
-        """How much mail an account has, as imap counted it."""
-        with self.database.transaction() as connection:
-            connection.execute(
-                "UPDATE accounts SET used_bytes = ?, used_messages = ? WHERE address = ? AND deleted_at IS NULL",
-                (size, messages, address),
-            )
+            taken = "INSERT OR IGNORE INTO facts_taken VALUES (?, ?)"
+            new = [fact for fact in facts if connection.execute(taken, (fact.identity, now)).rowcount]
+            for fact in new:
+                if fact.kind == "last-used":
+                    sql = "last_used = max(coalesce(last_used, 0), ?)"
+                    values: tuple[object, ...] = (min(fact.at, now),)
+                elif fact.kind == "usage":
+                    sql, values = "used_bytes = ?, used_messages = ?", (fact.size, fact.messages)
+                else:
+                    continue
+                connection.execute(
+                    f"UPDATE accounts SET {sql} WHERE address = ? AND deleted_at IS NULL", (*values, fact.account)
+                )
+        for fact in new:
+            if fact.kind == "rehash":
+                self.rehash(fact.account, fact.replaces, fact.password_hash)
+        return new
 
     def rehash(self, address: str, replaces: str, password_hash: str) -> bool:
         """Take the stronger hash that a room made at a log-in; True where it was taken.
@@ -325,10 +334,10 @@ class Directories:
         accounts = [details.account for details in database.accounts()]
         return Contents(generation, database.domains(), accounts, database.aliases(), database.hashes())
 
-    # --- what must hold --------------------------------------------------------------------------------------------
+    def _owe(self, connection: sqlite3.Connection, kind: str, subject: str, detail: str = "") -> None:
+        connection.execute("INSERT OR REPLACE INTO duties VALUES (?, ?, ?, ?)", (kind, subject, detail, self._clock()))
 
-    def _is_local(self, domain: str) -> bool:
-        return _count(self.database.connection, "domains WHERE name = ?", domain) > 0
+    # --- what must hold --------------------------------------------------------------------------------------------
 
     def _free_login(self, local: str) -> str:
         try:
@@ -345,45 +354,6 @@ class Directories:
         where = "accounts WHERE administrator AND enabled AND deleted_at IS NULL AND address <> ?"
         if not _count(self.database.connection, where, address):
             raise Refused(f"{address} is the only administrator; make another one first")
-
-    def _check_target(self, source: str, target: str) -> None:
-        """Follow `target` as `policy/routes.py` would: it must arrive somewhere and never come back to `source`.
-
-        An account may be among its own alias's targets (that keeps a copy), and two accounts may copy each other: there
-        the way back ends in a mailbox.
-        """
-        waiting, seen, arrives = [_ANYBODY + target if target.startswith("@") else target], set[str](), False
-        while waiting:
-            address = waiting.pop()
-            if address in seen:
-                continue
-            seen.add(address)
-            local, _, domain = address.rpartition("@")
-            if not self._is_local(domain):
-                arrives = True
-                continue
-            for name in dict.fromkeys((address, f"{local.partition('+')[0]}@{domain}", f"@{domain}")):
-                if name.startswith("@") and local in ROLES:
-                    arrives = True  # the administrator answers for these before a catch-all does
-                    break
-                has_mailbox = self.database.account(name) is not None
-                if name == source == f"@{domain}" and local != _ANYBODY:
-                    continue  # only the catch-all being made would answer for it
-                if name == source and not has_mailbox:
-                    raise Refused(f"{source} → {target} would send mail round in a circle")
-                onward = [] if name == source else self._targets(name)
-                waiting += [local + each if each.startswith("@") else each for each in onward]
-                arrives = arrives or (has_mailbox and not onward)
-                if onward or has_mailbox:
-                    break
-            else:
-                arrives = arrives or local == _ANYBODY
-        if not arrives:
-            raise NotFound(f"{target} is neither an account nor an alias here")
-
-    def _targets(self, source: str) -> list[str]:
-        rows = self.database.connection.execute("SELECT target FROM aliases WHERE source = ?", (source,))
-        return [row[0] for row in rows]
 
 
 def _count(connection: sqlite3.Connection, what: str, *values: str) -> int:

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from services.directory.models import Account, Alias, Domain
+from services.directory.models import Account, Alias, Domain, Duty
 
 MIGRATIONS = os.path.join(os.path.dirname(__file__), "migrations")
 BUSY_MS = 5000  # only a backup's reader is ever beside us
@@ -73,6 +73,14 @@ class Database:
         """All local domains, sorted by name."""
         return [Domain(*row) for row in self._rows("SELECT name, created FROM domains ORDER BY name")]
 
+    def has_domain(self, name: str) -> bool:
+        """True where the domain, in its stored form, is local."""
+        return bool(self._rows("SELECT 1 FROM domains WHERE name = ?", name))
+
+    def targets(self, source: str) -> list[str]:
+        """Where an alias, in its stored form, leads."""
+        return [row[0] for row in self._rows("SELECT target FROM aliases WHERE source = ? ORDER BY target", source)]
+
     def aliases(self) -> list[Alias]:
         """All aliases, sorted by source and target."""
         return [Alias(*row) for row in self._rows("SELECT source, target FROM aliases ORDER BY source, target")]
@@ -100,6 +108,12 @@ class Database:
     def hashes(self) -> dict[str, str]:
         """Address → password hash of all accounts in use."""
         return dict(self._rows("SELECT address, password_hash FROM accounts WHERE deleted_at IS NULL"))
+
+    def duties(self) -> list[Duty]:
+        """What is still owed to other rooms, the oldest first."""
+        return [
+            Duty(*row) for row in self._rows("SELECT kind, subject, detail, since FROM duties ORDER BY since, kind")
+        ]
 
     def meta(self, name: str) -> str:
         """A remembered value; "" where there is none."""

@@ -53,3 +53,34 @@ class Credentials:
 
     account: Account
     password_hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class Duty:
+    """Something that a change still owes to another room.
+
+    `kind` and `subject`: provision an address (its mailbox is to be made), remove-mail of an address (`detail` keep or
+    purge), keys for a domain.
+    """
+
+    kind: str
+    subject: str
+    detail: str
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """What a room told admin; `identity` makes telling it twice harmless.
+
+    `kind`: last-used; usage (`size` in bytes, `messages`); rehash (`password_hash` in the place of `replaces`).
+    """
+
+    identity: str
+    kind: str
+    account: str
+    at: float
+    size: int = 0
+    messages: int = 0
+    replaces: str = ""
+    password_hash: str = ""

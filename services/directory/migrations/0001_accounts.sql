@@ -57,3 +57,14 @@ CREATE TABLE facts_taken (
     at REAL NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX facts_by_time ON facts_taken (at);
+
+-- What a change still owes to other rooms, written in the change's own transaction and removed when it is done: a
+-- mailbox to make, a deleted account's mail to put away, a domain's keys to make. A crash or a room that is away delays
+-- it; nothing is forgotten.
+CREATE TABLE duties (
+    kind TEXT NOT NULL,
+    subject TEXT NOT NULL,
+    detail TEXT NOT NULL DEFAULT '',
+    since REAL NOT NULL,
+    PRIMARY KEY (kind, subject)
+) STRICT, WITHOUT ROWID;

@@ -6,10 +6,10 @@ import sqlite3
 
 import pytest
 
-from services.directory.changes import Exists, NotFound, NotPublished, Refused
 from services.directory.database import Database, NewerDatabase
+from services.directory.errors import Exists, NotFound, NotPublished, Refused
 from services.directory.lookup import SnapshotDirectory
-from services.directory.models import Alias
+from services.directory.models import Alias, Fact
 from services.directory.publish import PublicationFailed
 
 
@@ -172,11 +172,62 @@ def test_deleted_account_keeps_its_row_for_thirty_days(family, folders, clock):
     assert family.database.accounts(deleted=True) == []
 
 
-def test_deleted_address_can_be_used_again_and_purged(family):
+def finish(directories):
+    for duty in directories.database.duties():
+        directories.done(duty)
+
+
+def duties(directories):
+    return [(duty.kind, duty.subject, duty.detail) for duty in directories.database.duties()]
+
+
+def test_changes_owe_the_other_rooms_their_part(family, clock):
+    assert sorted(duties(family)) == [
+        ("keys", "family.example", ""),
+        ("provision", "admin@family.example", ""),
+        ("provision", "anna@family.example", ""),
+    ]
+    clock.now += 1
     family.delete_account("anna@family.example")
+    assert duties(family)[-1] == ("remove-mail", "anna@family.example", "keep")
+    assert ("provision", "anna@family.example", "") not in duties(family)
+    finish(family)
+    assert duties(family) == []
+
+
+def test_a_duty_made_anew_while_it_was_done_stays(family, clock):
+    (old,) = (duty for duty in family.database.duties() if duty.kind == "keys")
+    family.add_domain("other.example")
+    clock.now += 1
+    family.delete_domain("other.example")
+    with family.database.transaction() as connection:
+        family._owe(connection, "keys", "family.example")
+    family.done(old)
+    assert ("keys", "family.example", "") in duties(family)
+    assert ("keys", "other.example", "") not in duties(family)
+
+
+def test_deleted_address_can_be_used_again_once_its_mail_is_put_away(family):
+    family.delete_account("anna@family.example")
+    with pytest.raises(Refused, match="put away"):
+        family.add_account("anna@family.example", "$new")
+    finish(family)
     assert family.add_account("anna@family.example", "$new").account.login == "anna"
-    assert family.forget_deleted("anna@family.example") == 1
-    assert family.account("anna@family.example").account.enabled
+    with pytest.raises(Refused, match="in use again"):
+        family.purge_deleted("anna@family.example")
+
+
+def test_purge_now_and_later(family):
+    family.delete_account("anna@family.example", purge=True)
+    assert family.database.accounts(deleted=True) == []
+    assert duties(family)[-1] == ("remove-mail", "anna@family.example", "purge")
+    family.add_account("bob@family.example", "$h")
+    family.delete_account("bob@family.example")
+    finish(family)
+    assert family.purge_deleted("Bob@family.example") == 1
+    assert duties(family) == [("remove-mail", "bob@family.example", "purge")]
+    with pytest.raises(NotFound):
+        family.purge_deleted("bob@family.example")
 
 
 def test_domain_goes_when_empty(family, folders):
@@ -216,15 +267,28 @@ def test_rehash_from_a_room(family, stored, replaces, offered, taken):
 
 def test_facts_are_taken_once_and_publish_nothing(family, folders, clock):
     before = published(folders).generation
-    assert family.take_fact("f1") and not family.take_fact("f1")
-    family.used("anna@family.example", clock.now - 5)
-    family.used("anna@family.example", clock.now - 50)
+
+    def used(identity, at):
+        return family.take_facts([Fact(identity, "last-used", "anna@family.example", at)])
+
+    assert len(used("f1", clock.now - 5)) == 1
+    assert used("f1", clock.now - 1) == []
+    used("f2", clock.now - 50)
     assert family.account("anna@family.example").last_used == clock.now - 5
-    family.used("anna@family.example", clock.now + 9999)  # a room whose clock is ahead
+    used("f3", clock.now + 9999)  # a room whose clock is ahead
     assert family.account("anna@family.example").last_used == clock.now
-    family.usage("anna@family.example", 7, 2)
+    family.take_facts(
+        [Fact("f4", "usage", "anna@family.example", 0.0, 7, 2), Fact("f5", "usage", "nobody@x.example", 0)]
+    )
     assert family.account("anna@family.example").used_bytes == 7
+    assert family.take_facts([Fact("f6", "of-a-newer-room", "anna@family.example", 0.0)])
     assert published(folders).generation == before
+
+
+def test_a_rehash_told_as_a_fact_is_published(family, folders):
+    family.set_password("anna@family.example", OLD)
+    family.take_facts([Fact("f1", "rehash", "anna@family.example", 0.0, replaces=OLD, password_hash=NEW)])
+    assert published(folders).login("anna").password_hash == NEW
 
 
 def test_full_disk_at_publication_changes_nothing(family, folders, monkeypatch):
