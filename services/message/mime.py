@@ -230,7 +230,7 @@ class _Parser:
         return self._begin(part)
 
     def _close(self, depth: int, end: int) -> None:
-        # From within: an empty body whose header's empty line is the boundary's line end keeps that line, all around it.
+        # From within: where a header's empty line is the line end before the boundary, the empty body begins behind it.
         for part in reversed(self.path[depth:]):
             part.end = end = max(end, part.body)
         del self.path[depth:]

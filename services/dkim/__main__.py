@@ -1,0 +1,5 @@
+"""`python -m services.dkim`."""
+
+from services.runtime.process import start
+
+start("dkim", "services.dkim.room:serve")

@@ -1,0 +1,24 @@
+"""Start and stop of the dkim room: one HTTP listener inside, no way out."""
+
+from __future__ import annotations
+
+import os
+
+from services.dkim.keys import KeyStore
+from services.dkim.service import Service
+from services.runtime.internal_http import serving
+from services.runtime.process import Context
+
+
+async def serve(context: Context) -> None:
+    """Serve until `context.stop`; raises OSError where the key folder cannot be used or the port is taken."""
+    folder = context.settings.dkim_dir
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+        raise OSError(f"{folder} cannot be read and written by uid {os.geteuid()}")
+    service = Service(context, KeyStore(folder, context.clock))
+    await service.complete()
+    async with serving(context, service.routes()) as listener:
+        context.ports["http"] = listener.port
+        context.health.ready()
+        await context.stop.wait()
