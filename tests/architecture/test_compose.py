@@ -59,7 +59,7 @@ MOUNTS: dict[str, dict[str, tuple[str, bool]]] = {
 }
 for _room in ROOMS:
     MOUNTS[_room][f"events-{_room}"] = (f"{LIB}/events/{_room}", True)
-    MOUNTS[_room][f"room-{_room}"] = (f"{LIB}/room/{_room}", True)
+    MOUNTS[_room][f"room-{_room}"] = (f"{LIB}/room", True)
     MOUNTS[_room][f"secrets-{_room}"] = ("/run/mailstead/secrets", False)
 MOUNTS["docker-filter"]["secrets-docker-filter"] = ("/run/mailstead/secrets", False)
 

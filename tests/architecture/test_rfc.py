@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 INDEX: list[dict[str, Any]] = tomllib.loads((ROOT / "tests" / "rfc.toml").read_text())["rfc"]
-CITATION = re.compile(r"\bRFC[ \u00a0-]?(\d{3,5})\b")
+CITATION = re.compile(r"\bRFC[ \u00a0](\d{3,5})\b")
 STATUSES = ("yes", "partial", "no")
 
 
