@@ -6,9 +6,10 @@ BODYSTRUCTURE. Nothing else writes a response, so quoting, literals and line end
 
 from __future__ import annotations
 
+import functools
 import re
-import time
 from collections.abc import Iterable, Sequence
+from datetime import date
 
 _QUOTABLE = re.compile(rb"[\x01-\x09\x0b\x0c\x0e-\x21\x23-\x5b\x5d-\x7f]*")
 _ESCAPED = re.compile(rb'["\\]')
@@ -150,15 +151,20 @@ def fetch(number: int, items: Iterable[bytes]) -> bytes:
 
 def internal_date(epoch: float) -> bytes:
     """A date-time (§9) in quotes. Always UTC: the zone a message came in is not kept, and needs not be."""
-    when = time.gmtime(epoch)
-    return b'"%2d-%s-%04d %02d:%02d:%02d +0000"' % (
-        when.tm_mday,
-        MONTHS[when.tm_mon - 1],
-        when.tm_year,
-        when.tm_hour,
-        when.tm_min,
-        when.tm_sec,
-    )
+    day, seconds = divmod(int(epoch), 86_400)
+    minutes, second = divmod(seconds, 60)
+    return b'"%s %02d:%02d:%02d +0000"' % (_day(day), minutes // 60, minutes % 60, second)
+
+
+@functools.lru_cache(maxsize=4096)
+def _day(number: int) -> bytes:
+    # Days since the epoch, held within what a date can say: a file's time may be anything.
+    when = date.fromordinal(min(max(number + _EPOCH, 1), _LAST))
+    return b"%2d-%s-%04d" % (when.day, MONTHS[when.month - 1], when.year)
+
+
+_EPOCH = date(1970, 1, 1).toordinal()
+_LAST = date(9999, 12, 31).toordinal()
 
 
 # --- sets and response codes
