@@ -1,9 +1,8 @@
-"""`python -m services.setup`: prepare the volumes under /volumes, or (`--image`) the folders of the image."""
+"""`python -m services.setup`: prepare the volumes that are mounted under /volumes, each by its name."""
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 
 from services.setup import apply
@@ -18,7 +17,6 @@ def main() -> int:
     parser.add_argument("--root", default="/volumes", help="where the volumes are mounted, by name")
     parser.add_argument("--mail-uid", default=str(MAIL_UID))
     parser.add_argument("--mail-gid", default=str(MAIL_GID))
-    parser.add_argument("--image", action="store_true", help="make the folders of the image instead")
     arguments = parser.parse_args()
     try:
         uid, gid = _number("MAIL_UID", arguments.mail_uid), _number("MAIL_GID", arguments.mail_gid)
@@ -26,12 +24,6 @@ def main() -> int:
         print(f"setup: cannot start: {error}", file=sys.stderr)
         return EXIT_WRONG_SETTING
     try:
-        if arguments.image:
-            for place in places(uid, gid):
-                if place.path and not place.inside:
-                    os.makedirs(place.path, exist_ok=True)
-                    apply.hold_folder(place.path, place)
-            return 0
         folders = apply.hold_volumes(arguments.root, places(uid, gid))
         owners = [(room, uid_of(room, uid), gid_of(room, gid)) for room in (*ROOMS, "docker-filter")]
         made = apply.hold_secrets(arguments.root, owners)

@@ -1,7 +1,8 @@
 """Every folder of the stack: its volume, where the rooms mount it, whose it is, and why its mode is so.
 
-Pure values. `apply.py` holds the volumes to this table, `backup` finds its way by it, and the image is built with the
-same folders, because a named volume takes owner and mode from the image's folder at its first use.
+Pure values. `apply.py` holds the volumes to this table and `backup` finds its way by it. The image has none of these
+folders: Docker would give a volume that is still empty their owner each time a container is made, also after `setup`
+has given it to MAIL_UID.
 """
 
 from __future__ import annotations
@@ -64,8 +65,7 @@ def places(mail_uid: int = MAIL_UID, mail_gid: int = MAIL_GID) -> tuple[Place, .
         Place(f"events-{room}", f"{here}/events/{room}", uid_of(room, mail_uid), admin, 0o2750) for room in ROOMS
     )
     own = tuple(
-        Place(f"room-{room}", f"{here}/room/{room}", uid_of(room, mail_uid), gid_of(room, mail_gid), 0o700)
-        for room in ROOMS
+        Place(f"room-{room}", f"{here}/room", uid_of(room, mail_uid), gid_of(room, mail_gid), 0o700) for room in ROOMS
     )
     return (*fixed, *events, *own, *secret_places(mail_uid, mail_gid))
 

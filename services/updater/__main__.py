@@ -1,0 +1,5 @@
+"""`python -m services.updater`."""
+
+from services.runtime.process import start
+
+start("updater", "services.updater.room:serve")
