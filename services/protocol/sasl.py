@@ -94,6 +94,11 @@ def decode_base64(text: bytes) -> bytes:
         raise SaslError("not base64") from None
 
 
+def encode_base64(data: bytes) -> str:
+    """As a challenge carries it."""
+    return base64.b64encode(data).decode("ascii")
+
+
 def _text(value: bytes) -> str:
     if len(value) > MAX_FIELD:
         raise SaslError(f"a field is longer than {MAX_FIELD} octets")

@@ -1,32 +1,61 @@
 """The SMTP server engine: one class on `aiosmtpd.smtp.SMTP`, driven by the sans-IO session.
 
-Interface only for now; see `handler.py` for the hooks and the configuration.
+aiosmtpd gives the Session, the Envelope and the handler's hooks; its StreamReader loop is replaced by
+`protocol/smtp_session.py`, since that loop costs eight to ten times a lean one and keeps bare line ends, whole messages
+in memory, and one timer over all of DATA. Used by smtp-in (port 25, LMTP) and smtp-out (submission, forwards):
+`runtime.listener.listen(lambda: Engine(handler, config), address)`.
+
+How a connection runs. `data_received` feeds the session and pumps: events are taken one by one and their hooks called.
+A hook that answers at once costs no task; for one that waits, a task is made and no event is taken until it is done.
+Replies are collected and written once per burst (RFC 2920 §3.2). A lost connection never cancels a hook: a commit
+that began is finished, its reply has nobody to go to.
+
+The engine records what it decides itself: refused connections (limits), `tls`, commands refused by grammar, order or
+limit, and `disconnect`. The handler records its verdicts.
 """
 
 from __future__ import annotations
 
 import asyncio
+import ssl
+from collections.abc import Awaitable, Callable
+from typing import Any, cast
 
 from aiosmtpd import smtp as aiosmtpd
 
+from services.protocol import reply as replies
+from services.protocol import smtp_events as events
 from services.protocol.reply import Reply
+from services.protocol.smtp_session import SmtpSession, State
 from services.protocol.smtp_syntax import NULL, MailParameters, Path
-from services.runtime.events import new_trace_id
-from services.smtp.handler import BodySink, EngineConfig, Handler, Recipient
+from services.runtime.events import Json, new_trace_id
+from services.smtp.handler import BodySink, Connections, EngineConfig, Handler, Recipient, peer_key
 
-__all__ = ["BodySink", "Engine", "EngineConfig", "Envelope", "Handler", "Recipient", "Reply", "Session"]
+__all__ = [
+    "BodySink", "Connections", "Engine", "EngineConfig", "Envelope", "Handler", "Recipient", "Reply", "Session"
+]  # fmt: skip
+
+# A sink with `drain` gets this much before it is waited for: often enough to bound memory, rarely enough to be free.
+DRAIN_EVERY = 1 << 20
+# Input kept while a hook is waited for. More than any group of commands; the rest waits in the kernel.
+MAX_UNREAD = 1 << 16
+# How long the last reply may take to leave before the connection is cut.
+LINGER = 10.0
 
 
 class Session(aiosmtpd.Session):
     """aiosmtpd's facts about a connection, and ours."""
 
+    peer: tuple[str, int]  # type: ignore[assignment]
+
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         """A connection that said nothing yet."""
         super().__init__(loop)
         self.trace = new_trace_id()  # the connection's
-        self.peer: tuple[str, int] = ("", 0)  # type: ignore[assignment]
+        self.peer = ("", 0)
         self.helo = ""
         self.tls = False
+        self.tls_version = self.tls_cipher = ""
         self.account: str | None = None  # set by handle_AUTH
 
 
@@ -36,7 +65,7 @@ class Envelope(aiosmtpd.Envelope):
     def __init__(self) -> None:
         """Empty until MAIL."""
         super().__init__()
-        self.trace = ""  # the message's; from XTRACE between rooms
+        self.trace = ""  # the message's; between rooms the one that XTRACE brought
         self.sender: Path = NULL
         self.params = MailParameters()
         self.recipients: list[Recipient] = []
@@ -45,13 +74,483 @@ class Envelope(aiosmtpd.Envelope):
 
 
 class Engine(aiosmtpd.SMTP):
-    """One connection: `loop.create_server(lambda: Engine(handler, config))`."""
+    """One connection."""
+
+    session: Session
+    envelope: Envelope
 
     def __init__(self, handler: Handler, config: EngineConfig) -> None:
-        """`config` is shared by all connections of the listener."""
+        """`config` is shared by all connections of the listener.
+
+        aiosmtpd's own __init__ is left out on purpose: it makes a StreamReader and reflects over the handler, for every
+        connection anew.
+        """
+        self.handler = handler
+        self.config = config
+        self.transport: asyncio.Transport | None = None
+        self._smtp = SmtpSession(config.session, secured=config.implicit_tls)
+        self._out: list[bytes] = []
+        self._task: asyncio.Task[None] | None = None  # of the hook that is waited for
+        self._busy = False  # a hook, a handshake or a drain is waited for
+        self._lost = False
+        self._over = False  # all is done and counted out
+        self._eof = False
+        self._write_stuck = False
+        self._read_paused = False
+        self._finishing = False
+        self._unread = 0
+        self._undrained = 0
+        self._sink: BodySink | None = None  # ours until handle_DATA has it
+        self._sink_fault: Reply | None = None
+        self._messages = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._deadline = 0.0
+
+    # --- asyncio's side ---------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See asyncio.Protocol."""
+        self.loop = loop = asyncio.get_running_loop()
+        self.transport = cast(asyncio.Transport, transport)
+        self.session, self.envelope = Session(loop), Envelope()
+        peer = transport.get_extra_info("peername")
+        if isinstance(peer, tuple):
+            self.session.peer = (peer[0], peer[1])
+        self._peer_key = peer_key(self.session.peer[0])
+        self._started = loop.time()
+        self._deadline = self._started + self.config.command_timeout
+        connections, config = self.config.connections, self.config
+        refusal = None
+        if len(connections) >= config.max_connections:
+            refusal = replies.TOO_MANY_CONNECTIONS
+        elif connections.from_peer(self._peer_key) >= config.max_connections_per_peer:
+            refusal = replies.TOO_MANY_FROM_PEER
+        connections.add(self, self._peer_key)
+        self._timer = loop.call_later(min(config.command_timeout, config.session_timeout), self._tick)
+        if refusal is not None:
+            # Said before TLS even where TLS is implicit: a handshake is what a flood wants us to do.
+            self._record_refusal("connect", refusal, "")
+            self._close_with(refusal)
+        elif config.implicit_tls:
+            self._start_tls(self._greet)
+        else:
+            # Two turns of the loop: what the peer sent without waiting for the greeting is read before it.
+            loop.call_soon(loop.call_soon, self._greet)
+
+    def data_received(self, data: bytes) -> None:
+        """See asyncio.Protocol."""
+        self._smtp.receive(data)
+        if self._busy or self._smtp.state is State.GREETING:
+            self._unread += len(data)
+            if self._unread > MAX_UNREAD:
+                self._pause_reading()
+        else:
+            self._pump()
+
+    def eof_received(self) -> bool:
+        """See asyncio.Protocol. The peer sends no more; what it sent is still answered, where the transport can."""
+        self._eof = True
+        if not self._busy:
+            self._pump()
+        return not self.session.tls and not self._lost
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """See asyncio.Protocol."""
+        self._lost = True
+        if self._timer is not None:
+            self._timer.cancel()
+        if not self._busy:
+            self._end()
+
+    def pause_writing(self) -> None:
+        """The peer does not read its replies: take no more commands until it does."""
+        self._write_stuck = True
+        self._pause_reading()
+
+    def resume_writing(self) -> None:
+        """See asyncio.Protocol."""
+        self._write_stuck = False
+        if not self._busy:
+            self._resume_reading()
+            self._pump()
 
     def finish(self) -> None:
-        """Stop after what is in flight."""
+        """The listener stops: a message in flight is finished, then 421."""
+        self._finishing = True
+        if not self._busy and self._smtp.state is not State.BODY:
+            self._close_with(replies.SHUTTING_DOWN)
 
     def abort(self) -> None:
-        """Stop now."""
+        """Cut the connection; a hook that runs is left to end."""
+        if self.transport is not None:
+            self.transport.abort()
+
+    # --- the pump ---------------------------------------------------------------------------------------------
+
+    def _greet(self) -> None:
+        if self._lost or self._smtp.state is not State.GREETING:
+            return
+        self._ask("CONNECT", self._connected)
+
+    def _connected(self, refusal: Any) -> None:
+        if refusal is not None and refusal.code >= 400:
+            self._close_with(refusal)
+        elif self._finishing:
+            self._close_with(replies.SHUTTING_DOWN)
+        else:
+            talked_first = self._smtp.next_event()
+            if talked_first is None:
+                self._out.append(self._smtp.greet())
+            else:
+                self._react(talked_first)
+            self._pump()
+
+    def _pump(self) -> None:
+        """Take events until a hook is waited for, the input is used up, or the session is over."""
+        try:
+            while not self._busy and not self._write_stuck:
+                event = self._smtp.next_event()
+                if event is None:
+                    break
+                self._react(event)
+        except Exception as error:
+            self._close_with(self._bug(error, "the SMTP session"))
+            return
+        self._flush()
+        if not self._busy:
+            if self._smtp.state is State.CLOSED or self._eof:
+                self._hang_up()
+            elif self._finishing and self._smtp.state is not State.BODY:
+                self._close_with(replies.SHUTTING_DOWN)
+
+    def _react(self, event: events.Event) -> None:
+        in_body = self._smtp.state is State.BODY
+        # A command must be whole in time, a body must go on; who sends one byte a minute is ended by session_timeout.
+        self._deadline = self.loop.time() + (self.config.data_timeout if in_body else self.config.command_timeout)
+        _REACTIONS[type(event)](self, event)
+
+    def _reply(self, *answers: Reply) -> None:
+        self._out.append(self._smtp.send(*answers))
+
+    def _flush(self) -> None:
+        if self._out:
+            if self.transport is not None and not self._lost:
+                self.transport.write(self._out[0] if len(self._out) == 1 else b"".join(self._out))
+            self._out.clear()
+
+    # --- hooks ------------------------------------------------------------------------------------------------
+
+    def _ask(self, hook: str, then: Callable[[Any], None], *arguments: object) -> None:
+        """Call the handler's hook; `then` gets what it answers, or 451 when it raised."""
+        try:
+            result = getattr(self.handler, "handle_" + hook)(self, self.session, self.envelope, *arguments)
+        except Exception as error:
+            result = self._bug(error, f"handling {hook}")
+        if result is None or type(result) is Reply or not isinstance(result, Awaitable):
+            then(result)
+        else:
+            self._await(result, f"handling {hook}", then)
+
+    def _await(self, awaited: Awaitable[Any], doing: str, then: Callable[[Any], None]) -> None:
+        self._busy = True
+        self._task = self.loop.create_task(self._later(awaited, doing, then))
+
+    async def _later(self, awaited: Awaitable[Any], doing: str, then: Callable[[Any], None]) -> None:
+        try:
+            result = await awaited
+        except Exception as error:
+            result = self._bug(error, doing)
+        self._task = None
+        self._continue(then, result)
+
+    def _continue(self, then: Callable[[Any], None], result: Any) -> None:
+        """What was waited for has come."""
+        self._busy, self._unread = False, 0
+        try:
+            then(result)
+        except Exception as error:
+            self._close_with(self._bug(error, "the SMTP session"))
+        if self._lost:
+            self._end()
+        elif not self._busy:
+            if not self._write_stuck:
+                self._resume_reading()
+            self._pump()
+
+    def _bug(self, error: BaseException, doing: str) -> Reply:
+        identity = new_trace_id()
+        self.config.bug(identity, error, doing)
+        return replies.temporary(identity)
+
+    # --- what each event leads to, in the RFC's order -----------------------------------------------------------
+
+    def _on_answer(self, event: events.Answer) -> None:
+        if event.reply.code >= 400:
+            self._record_refusal(_KINDS.get(event.verb, "connect"), event.reply, event.verb)
+        self._reply(event.reply)
+
+    def _on_hello(self, event: events.Hello) -> None:
+        def answered(refusal: Reply | None) -> None:
+            if refusal is not None and refusal.code >= 400:
+                self._reply(refusal)
+                return
+            self.session.helo = self.session.host_name = event.hostname
+            self.session.extended_smtp = event.verb != "HELO"
+            self.envelope = Envelope()
+            usual = replies.hello(self.config.hostname) if event.verb == "HELO" else self._smtp.extensions()
+            self._reply(refusal or usual)
+
+        self._ask("HELO" if event.verb == "HELO" else "EHLO", answered, event.hostname)
+
+    def _on_starttls(self, event: events.StartTls) -> None:
+        self._reply(replies.READY_FOR_TLS)
+        if self._smtp.state is not State.TLS:
+            return  # something was sent behind STARTTLS: cut off
+
+        def secured() -> None:
+            self._smtp.secure()
+            # RFC 3207 §4.2: what was said in clear is forgotten.
+            self.session.helo, self.session.host_name, self.session.extended_smtp = "", None, False
+            self.envelope = Envelope()
+
+        self._start_tls(secured)
+
+    def _on_authenticate(self, event: events.Authenticate) -> None:
+        def answered(reply: Reply) -> None:
+            self.session.authenticated = reply.code == 235
+            self._reply(reply)
+
+        self._ask("AUTH", answered, event.mechanism, event.credentials)
+
+    def _on_mail(self, event: events.Mail) -> None:
+        envelope = self.envelope = Envelope()
+        envelope.trace = event.params.trace or new_trace_id()
+
+        def answered(reply: Reply) -> None:
+            if reply.code < 400:
+                envelope.sender, envelope.params = event.path, event.params
+                envelope.mail_from, envelope.smtp_utf8 = event.path.address, event.params.smtputf8
+            self._reply(reply)
+
+        self._ask("MAIL", answered, event.path, event.params)
+
+    def _on_rcpt(self, event: events.Rcpt) -> None:
+        def answered(reply: Reply) -> None:
+            if reply.code < 400:
+                self.envelope.recipients.append(Recipient(event.path, event.params))
+                self.envelope.rcpt_tos.append(event.path.address)
+            self._reply(reply)
+
+        self._ask("RCPT", answered, event.path, event.params)
+
+    def _on_data(self, event: events.Data) -> None:
+        def answered(result: Reply | BodySink) -> None:
+            if isinstance(result, Reply):
+                self._reply(result)
+                return
+            self._sink = self.envelope.sink = result
+            self._sink_fault, self._undrained = None, 0
+            self._reply(replies.START_BODY)
+
+        self._ask("DATA_BEGIN", answered)
+
+    def _on_chunk(self, event: events.Chunk) -> None:
+        sink, size = self._sink, len(event.data)
+        self.envelope.size += size
+        if sink is None:
+            return
+        try:
+            sink.write(event.data)
+        except Exception as error:
+            self._spoil(self._bug(error, "writing the body"))
+            return
+        self._undrained += size
+        if self._undrained >= DRAIN_EVERY:
+            self._undrained = 0
+            drain = getattr(sink, "drain", None)
+            if drain is not None:
+                self._await(drain(), "writing the body", self._drained)
+
+    def _drained(self, fault: Reply | None) -> None:
+        if fault is not None:
+            self._spoil(fault)
+
+    def _on_spoilt(self, event: events.Spoilt) -> None:
+        self._spoil(event.fault)
+
+    def _on_end_of_body(self, event: events.EndOfBody) -> None:
+        fault = event.fault or self._sink_fault
+        sink, self._sink = self._sink, None
+        if fault is None and sink is not None:
+            self._ask("DATA", self._taken)
+            return
+        refusal = fault or replies.SHUTTING_DOWN
+        self._record_refusal("data", refusal, "DATA", size=event.size)
+        self._taken(refusal)
+
+    def _taken(self, answer: Reply | list[Reply]) -> None:
+        """After the body: SMTP has one reply, LMTP one per recipient (RFC 2033 §4.2)."""
+        count = len(self.envelope.recipients) if self.config.lmtp else 1
+        answers = [answer] * count if isinstance(answer, Reply) else answer
+        if len(answers) != count:
+            raise ValueError(f"{len(answers)} replies for {count} recipients")
+        self._messages += 1
+        self.envelope = Envelope()
+        self._reply(*answers)
+
+    def _on_reset(self, event: events.Reset) -> None:
+        self.envelope = Envelope()
+        self._reply(replies.OK)
+
+    def _on_quit(self, event: events.Quit) -> None:
+        self._reply(replies.goodbye(self.config.hostname))
+
+    def _spoil(self, fault: Reply) -> None:
+        """The message will be refused: what was stored of it is given back now, the reply waits for the final dot."""
+        sink, self._sink = self._sink, None
+        self._sink_fault = self._sink_fault or fault
+        if sink is not None:
+            try:
+                sink.abort()
+            except Exception as error:
+                self._bug(error, "dropping a body")
+
+    # --- TLS, time and the end --------------------------------------------------------------------------------
+
+    def _start_tls(self, then: Callable[[], None]) -> None:
+        self._flush()
+        assert self.transport is not None
+        # From here on bytes are TLS: none may reach the session before the handshake.
+        self.transport.pause_reading()
+        self._busy = True
+        self._task = self.loop.create_task(self._handshake(then))
+
+    async def _handshake(self, then: Callable[[], None]) -> None:
+        assert self.transport is not None and self.config.tls is not None
+        try:
+            transport = await self.loop.start_tls(
+                self.transport,
+                self,
+                self.config.tls,
+                server_side=True,
+                ssl_handshake_timeout=self.config.handshake_timeout,
+            )
+            if transport is None:
+                raise ConnectionResetError("the connection was lost")
+        except OSError as error:  # ssl.SSLError and TimeoutError are OSErrors
+            self._record("tls", "error", reason=f"the TLS handshake failed: {error}")
+            self._task, self._busy, self._lost = None, False, True
+            self.abort()
+            self._end()
+            return
+        self.transport, self._read_paused = transport, False
+        self.session.tls = True
+        secured: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
+        if secured is not None:
+            cipher = secured.cipher()
+            self.session.tls_version, self.session.tls_cipher = secured.version() or "", cipher[0] if cipher else ""
+        self.session.ssl = {"version": self.session.tls_version, "cipher": self.session.tls_cipher}
+        self._record("tls", "accept", version=self.session.tls_version, cipher=self.session.tls_cipher)
+        self._task = None
+        self._continue(lambda _: then(), None)
+
+    def _tick(self) -> None:
+        """The timer: one per connection, set anew only when it rings, since most connections end before."""
+        now = self.loop.time()
+        end = self._started + self.config.session_timeout
+        if self._smtp.state is State.CLOSED:
+            self.abort()
+            return
+        if self._busy:
+            # The peer waits for us; hooks and handshakes have their own limits.
+            self._deadline = max(self._deadline, now + 1)
+        elif now >= end or now >= self._deadline:
+            reply = replies.SESSION_TOO_LONG if now >= end else replies.TIMED_OUT
+            if self._sink is not None:
+                self._record_refusal("data", reply, "DATA")
+            self._close_with(reply)
+            return
+        self._timer = self.loop.call_later(max(min(self._deadline, end) - now, 0.01), self._tick)
+
+    def _close_with(self, reply: Reply) -> None:
+        self._out.append(self._smtp.close(reply))
+        self._flush()
+        self._hang_up()
+
+    def _hang_up(self) -> None:
+        self._smtp.state = State.CLOSED
+        if self.transport is None or self._lost:
+            return
+        self.transport.close()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self.loop.call_later(LINGER, self.abort)
+
+    def _end(self) -> None:
+        """The connection is gone and nothing of it runs."""
+        if self._over:
+            return
+        self._over = True
+        self._spoil(replies.SHUTTING_DOWN)  # a body without its final dot
+        self.config.connections.remove(self, self._peer_key)
+        last = self._smtp.last_words
+        outcome = "info" if last is None else "defer"
+        self._record(
+            "disconnect",
+            outcome,
+            ms=int((self.loop.time() - self._started) * 1000),
+            messages=self._messages,
+            reply=str(last) if last is not None else None,
+        )
+        self._ask("DISCONNECT", lambda _: None)
+
+    def _pause_reading(self) -> None:
+        if not self._read_paused and self.transport is not None and not self.transport.is_closing():
+            self._read_paused = True
+            self.transport.pause_reading()
+
+    def _resume_reading(self) -> None:
+        if self._read_paused and self.transport is not None and not self.transport.is_closing():
+            self._read_paused = False
+            self.transport.resume_reading()
+
+    def _record(self, kind: str, outcome: str, **fields: Json) -> None:
+        session = self.session
+        self.config.events.emit(kind, session.trace, outcome=outcome, peer=session.peer[0], **fields)
+
+    def _record_refusal(self, kind: str, reply: Reply, verb: str, **fields: Json) -> None:
+        """A refusal that the engine or the session decided; the hooks record their own."""
+        session, trace = self.session, self.envelope.trace
+        self.config.events.emit(
+            kind,
+            trace or session.trace,
+            outcome="reject" if reply.permanent else "defer",
+            conn=session.trace,
+            peer=session.peer[0],
+            stage=verb,
+            reply=str(reply),
+            reason=reply.text,
+            **fields,
+        )
+
+
+# The record's kind for a command; what is no command counts to the connection.
+_KINDS = {
+    "HELO": "helo", "EHLO": "helo", "LHLO": "helo", "STARTTLS": "tls", "AUTH": "login", "MAIL": "mail", "RCPT": "rcpt",
+    "DATA": "data",
+}  # fmt: skip
+
+_REACTIONS: dict[type, Callable[[Engine, Any], None]] = {
+    events.Answer: Engine._on_answer,
+    events.Hello: Engine._on_hello,
+    events.StartTls: Engine._on_starttls,
+    events.Authenticate: Engine._on_authenticate,
+    events.Mail: Engine._on_mail,
+    events.Rcpt: Engine._on_rcpt,
+    events.Data: Engine._on_data,
+    events.Chunk: Engine._on_chunk,
+    events.Spoilt: Engine._on_spoilt,
+    events.EndOfBody: Engine._on_end_of_body,
+    events.Reset: Engine._on_reset,
+    events.Quit: Engine._on_quit,
+}

@@ -1,0 +1,99 @@
+"""What an SMTP server session reports: one value per command, and the body's pieces.
+
+Made by `smtp_session.py`, acted upon by `smtp/engine.py`. Every event but `Chunk` and `Spoilt` waits for one reply.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from services.protocol.reply import Reply
+from services.protocol.sasl import PasswordCredentials
+from services.protocol.smtp_syntax import MailParameters, Path, RcptParameters
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """HELO, EHLO or LHLO."""
+
+    verb: str
+    hostname: str
+
+
+@dataclass(frozen=True, slots=True)
+class StartTls:
+    """STARTTLS, and TLS is offered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Authenticate:
+    """The end of an AUTH exchange: check these."""
+
+    mechanism: str
+    credentials: PasswordCredentials
+
+
+@dataclass(frozen=True, slots=True)
+class Mail:
+    """MAIL."""
+
+    path: Path
+    params: MailParameters
+
+
+@dataclass(frozen=True, slots=True)
+class Rcpt:
+    """RCPT."""
+
+    path: Path
+    params: RcptParameters
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """DATA: answered 354, the body follows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Some of the body; waits for no reply."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Spoilt:
+    """The body has a fault: no more Chunk comes, `EndOfBody` will. Waits for no reply."""
+
+    fault: Reply
+
+
+@dataclass(frozen=True, slots=True)
+class EndOfBody:
+    """The final dot. `fault`: the message must not be taken, and this is why (LMTP: for each recipient)."""
+
+    size: int
+    fault: Reply | None
+    close: bool = False  # what follows cannot be told to be command or body
+
+
+@dataclass(frozen=True, slots=True)
+class Reset:
+    """RSET of a transaction."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quit:
+    """QUIT."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the session answers by itself. `verb` is "" where the line was no command."""
+
+    reply: Reply
+    verb: str = ""
+    close: bool = False
+
+
+Event = Hello | StartTls | Authenticate | Mail | Rcpt | Data | Chunk | Spoilt | EndOfBody | Reset | Quit | Answer
