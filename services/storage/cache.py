@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from mmap import mmap
 
-Octets = bytes | mmap  # both have find, slicing and len; large messages come as mmap
+# The file as it lies (bare LF and all: sizes are the parser's to count). Both can be searched and sliced.
+Octets = bytes | mmap
 
 
 @dataclass(frozen=True, slots=True)
