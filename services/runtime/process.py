@@ -100,7 +100,10 @@ def execute(module: str, values: dict[str, Any], path: str) -> NoReturn:
     os.write(descriptor, json.dumps(values).encode())
     os.lseek(descriptor, 0, os.SEEK_SET)
     command = [sys.executable, "-m", module, "--values", str(descriptor)]
-    os.execve(sys.executable, command, {"PATH": path, "MALLOC_ARENA_MAX": "2", "PYTHONUNBUFFERED": "1"})
+    # Where this package was found, so that the working folder does not matter.
+    package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    fixed = {"PATH": path, "PYTHONPATH": package, "MALLOC_ARENA_MAX": "2", "PYTHONUNBUFFERED": "1"}
+    os.execve(sys.executable, command, fixed)
 
 
 def received(descriptor: int) -> dict[str, Any]:
