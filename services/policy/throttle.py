@@ -4,11 +4,12 @@ Pure: time, addresses and a fingerprint of the wrong password are passed in; wha
 back (`dump`, `load`). smtp-out and imap each keep one `Throttle`, ask `check` before a password is verified, report
 `failed` or `succeeded` after, and offer its list to the owner.
 
-What is counted are GUESSES, that is different pairs of login and password: a telephone that repeats the old password
-every minute after a change is one guess, however long it goes on. Four rules, so that a stranger's guessing neither
-locks out the owner of an account nor a family that shares one public address:
+What is counted are GUESSES, that is different pairs of login and password. The same wrong pair again counts only when
+it comes within `hammering` seconds of the last time: a telephone that repeats the old password every few minutes after
+a change is one guess, however long it goes on; a program in a loop is many. Four rules, so that a stranger's guessing
+neither locks out the owner of an account nor a family that shares one public address:
 
-* delay: each new guess from an address doubles the wait before its answer, from half a second up to 15.
+* delay: each guess from an address doubles the wait before its answer, from a quarter of a second up to 4.
 * address: `address_guesses` guesses within `window` ban an address that is a stranger, that is from which nobody has
   logged in during `known_for`. Each further ban of it lasts twice as long.
 * pair: at a known address (a home, an office, a mobile provider's NAT) the same count bans only the account that was
@@ -47,9 +48,11 @@ class Rules:
     ban_longest: float = 86_400.0
     forget_bans: float = 7 * 86_400.0
     known_for: float = 30 * 86_400.0
-    first_delay: float = 0.5
+    # Clients open several connections at once and try again a minute later.
+    hammering: float = 30.0
+    first_delay: float = 0.25
     # Longer waits hold our own connection slots more than they hold the guesser.
-    longest_delay: float = 15.0
+    longest_delay: float = 4.0
     # Bounds memory under a botnet: about 300 bytes an address, and the oldest is forgotten first.
     tracked: int = 10_000
 
@@ -77,10 +80,25 @@ class Penalty:
 
 
 @dataclass(slots=True)
-class _Source:
-    """One address: its guesses `(account, fingerprint) → time`, and how often it has been banned."""
+class _Guess:
+    """One wrong pair: when it came last, and how often it counts."""
 
-    guesses: OrderedDict[tuple[str, str], float] = field(default_factory=OrderedDict)
+    when: float
+    count: int = 1
+
+
+_Guesses = OrderedDict[tuple[str, str], _Guess]
+
+
+def _total(guesses: _Guesses, first: str | None = None) -> int:
+    return sum(guess.count for (name, _), guess in guesses.items() if first is None or name == first)
+
+
+@dataclass(slots=True)
+class _Source:
+    """One address: its guesses by `(account, fingerprint)`, and how often it has been banned."""
+
+    guesses: _Guesses = field(default_factory=OrderedDict)
     strikes: int = 0
     last: float = 0.0
 
@@ -109,7 +127,7 @@ class Throttle:
         self.rules = rules or Rules()
         self._gateways = frozenset(address_key(gateway) for gateway in gateways)
         self._sources: OrderedDict[str, _Source] = OrderedDict()
-        self._accounts: OrderedDict[str, OrderedDict[tuple[str, str], float]] = OrderedDict()
+        self._accounts: OrderedDict[str, _Guesses] = OrderedDict()  # account → guesses by (address, fingerprint)
         self._known: OrderedDict[tuple[str, str], float] = OrderedDict()
         self._bans: dict[tuple[Kind, str], Ban] = {}
 
@@ -154,7 +172,7 @@ class Throttle:
                 del at[guess]
 
     def failed(self, address: str, account: str, guess: str, now: float) -> Penalty:
-        """A wrong password. A repeated guess waits as long as the last one did and counts no further."""
+        """A wrong password. One that is repeated at leisure waits as long as the last one did and counts no further."""
         source_key = address_key(address)
         source = self._sources.setdefault(source_key, _Source())
         self._sources.move_to_end(source_key)
@@ -163,34 +181,30 @@ class Throttle:
             source.strikes = 0
         source.last = now
         under_attack = self._active("account", account, now)
-
-        self._forget_old(source.guesses, now)
-        new = (account, guess) not in source.guesses
-        source.guesses[(account, guess)] = now
+        counts = self._count(source.guesses, (account, guess), now)
         at = self._accounts.setdefault(account, OrderedDict())
         self._accounts.move_to_end(account)
         self._trim(self._accounts)
-        self._forget_old(at, now)
-        at[(source_key, guess)] = now
+        self._count(at, (source_key, guess), now)
 
-        delay = min(self.rules.first_delay * 2.0 ** min(len(source.guesses) - 1, 30), self.rules.longest_delay)
-        if not new or source_key in self._gateways:
+        total = _total(source.guesses)
+        delay = min(self.rules.first_delay * 2.0 ** min(total - 1, 30), self.rules.longest_delay)
+        if not counts or source_key in self._gateways:
             return Penalty(delay)
         bans: list[Ban] = []
         if self.is_known(source_key, now):
-            here = sum(1 for name, _ in source.guesses if name == account)
+            here = _total(source.guesses, account)
             if here >= self.rules.address_guesses:
                 bans.append(self._strike(source, "pair", f"{source_key} {account}", now, f"{here} wrong passwords"))
-        elif len(source.guesses) >= self.rules.address_guesses:
-            what = f"{len(source.guesses)} wrong passwords"
-            bans.append(self._strike(source, "address", source_key, now, what))
+        elif total >= self.rules.address_guesses:
+            bans.append(self._strike(source, "address", source_key, now, f"{total} wrong passwords"))
         if under_attack is not None and not bans:
             until = max(under_attack.until, now + self.rules.ban)
             reason = "a wrong password for an account under attack"
             bans.append(self.ban(f"{source_key} {account}", "pair", until, reason, now))
-        if under_attack is None and len(at) >= self.rules.account_guesses:
+        if under_attack is None and (guessed := _total(at)) >= self.rules.account_guesses:
             sources = len({key for key, _ in at})
-            reason = f"{len(at)} wrong passwords from {sources} address{'es' if sources > 1 else ''}"
+            reason = f"{guessed} wrong passwords from {sources} address{'es' if sources > 1 else ''}"
             bans.append(self.ban(account, "account", now + self.rules.ban, reason, now))
         return Penalty(delay, tuple(bans))
 
@@ -279,7 +293,7 @@ class Throttle:
     def _has_guessed(self, source: str, account: str, now: float) -> bool:
         at = self._accounts.get(account)
         return at is not None and any(
-            key == source and now - when <= self.rules.window for (key, _), when in at.items()
+            key == source and now - guess.when <= self.rules.window for (key, _), guess in at.items()
         )
 
     def _strike(self, source: _Source, kind: Kind, key: str, now: float, what: str) -> Ban:
@@ -303,12 +317,21 @@ class Throttle:
             for guess in [guess for guess in at if guess[0] == name]:
                 del at[guess]
 
-    def _forget_old(self, guesses: OrderedDict[tuple[str, str], float], now: float) -> None:
-        for guess in [guess for guess, when in guesses.items() if now - when > self.rules.window]:
-            del guesses[guess]
+    def _count(self, guesses: _Guesses, key: tuple[str, str], now: float) -> bool:
+        """Note a guess; whether it counts as a further one."""
+        for old in [name for name, guess in guesses.items() if now - guess.when > self.rules.window]:
+            del guesses[old]
         # More than both limits together decides nothing further; without a cap, a botnet's guesses fill memory.
         while len(guesses) > self.rules.account_guesses + self.rules.address_guesses:
             guesses.popitem(last=False)
+        known = guesses.get(key)
+        if known is None:
+            guesses[key] = _Guess(now)
+            return True
+        hammered = now - known.when <= self.rules.hammering
+        known.when = now
+        known.count += hammered
+        return hammered
 
     def _trim(self, tracked: OrderedDict[Any, Any]) -> None:
         while len(tracked) > self.rules.tracked:
