@@ -67,7 +67,7 @@ refuse_without_socket() {
     local user
     user=$(id -un)
     if [[ -S /var/run/docker.sock && ! -w /var/run/docker.sock ]]; then
-        die "user $user may not use Docker's socket: run \`sudo $0\`, or \`sudo usermod -aG docker $user\` and log in again"
+        die "user $user may not use Docker's socket: run 'sudo $0', or 'sudo usermod -aG docker $user' and log in again"
     fi
 }
 
