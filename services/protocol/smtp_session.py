@@ -25,7 +25,6 @@ from __future__ import annotations
 import enum
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from services.protocol import reply as replies
 from services.protocol import sasl
@@ -46,6 +45,7 @@ from services.protocol.smtp_events import (
     Spoilt,
     StartTls,
 )
+from services.protocol.smtp_offer import Offer
 from services.protocol.smtp_syntax import Refused, parse_hello, parse_mail, parse_rcpt
 
 # RFC 5321 §4.5.3.1.4 says 512 octets; MAIL grows by 26 for SIZE, 500 for AUTH, and by UTF-8 in both addresses.
@@ -97,26 +97,8 @@ ENDS_GROUP = frozenset({"HELO", "EHLO", "LHLO", "STARTTLS", "AUTH", "DATA"})
 IDLE = frozenset({"NOOP", "HELP", "VRFY", "EXPN", "RSET", "HELO", "EHLO", "LHLO"})
 
 
-@dataclass(frozen=True, slots=True)
-class SessionConfig:
-    """What a listener offers and bounds; sizes in octets."""
-
-    hostname: str
-    size_limit: int
-    lmtp: bool = False
-    starttls: bool = False
-    auth: tuple[str, ...] = ()
-    auth_requires_tls: bool = True
-    require_auth: bool = False
-    extensions: tuple[str, ...] = ()
-    max_recipients: int = 200
-    max_errors: int = 10
-    max_idle_commands: int = 100
-
-
 _HELLOS = frozenset({"HELO", "EHLO", "LHLO"})
 _NOT_TAKEN = frozenset({"BDAT", "TURN", "ETRN", "ATRN", "SEND", "SOML", "SAML", "BURL"})
-_PARAMETERS = frozenset({"SIZE", "BODY", "SMTPUTF8"})
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
@@ -124,28 +106,14 @@ class SmtpSession:
     """One connection's session. The owner sends a greeting first, and calls `secure` after a TLS handshake."""
 
     __slots__ = (
-        "_body",
-        "_errors",
-        "_idle_commands",
-        "_incoming",
-        "_lines",
-        "_mechanism",
-        "_recipients",
-        "_size",
-        "_smtputf8",
-        "_spoilt",
-        "_waiting",
-        "authenticated",
-        "config",
-        "extended",
-        "last_words",
-        "secured",
+        "_body", "_errors", "_idle_commands", "_incoming", "_lines", "_mechanism", "_parameters", "_recipients",
+        "_size", "_smtputf8", "_spoilt", "_waiting", "authenticated", "extended", "last_words", "offer", "secured",
         "state",
-    )
+    )  # fmt: skip
 
-    def __init__(self, config: SessionConfig, *, secured: bool = False) -> None:
+    def __init__(self, offer: Offer, *, secured: bool = False) -> None:
         """`secured`: TLS is already there."""
-        self.config = config
+        self.offer = offer
         self.state = State.GREETING
         self.secured = secured
         self.authenticated = False
@@ -159,13 +127,9 @@ class SmtpSession:
         self._spoilt: Reply | None = None
         self._size = self._recipients = self._errors = self._idle_commands = 0
         self._smtputf8 = False
+        self._parameters = offer.mail_parameters()
 
     # --- what the owner calls ---------------------------------------------------------------------------------
-
-    @property
-    def waiting(self) -> bool:
-        """True while the last event's reply was not given to `send`."""
-        return self._waiting is not None
 
     def receive(self, data: bytes) -> None:
         """Take what the network brought."""
@@ -183,7 +147,7 @@ class SmtpSession:
             return self._body_event()
         if state is State.GREETING:
             return None if self._lines.empty else self._answer(replies.TALKED_FIRST, close=True)
-        line = self._lines.next(MAX_AUTH_LINE if self.config.auth else MAX_COMMAND_LINE)
+        line = self._lines.next(MAX_AUTH_LINE if self.offer.auth else MAX_COMMAND_LINE)
         if line is None:
             return None
         if isinstance(line, LineFault):
@@ -198,7 +162,7 @@ class SmtpSession:
     def greet(self) -> bytes:
         """The greeting; commands are read from now on."""
         self.state = State.CONNECTED
-        return replies.greeting(self.config.hostname, self.config.lmtp).encode()
+        return replies.greeting(self.offer.hostname, self.offer.lmtp).encode()
 
     def send(self, *answers: Reply) -> bytes:
         """Answer the event that waits: one reply, or in LMTP one per recipient after the body.
@@ -236,14 +200,8 @@ class SmtpSession:
         return reply.encode()
 
     def extensions(self) -> Reply:
-        """The usual answer to EHLO and LHLO: what is offered now."""
-        config = self.config
-        offered = ["PIPELINING", f"SIZE {config.size_limit}", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES"]
-        if config.starttls and not self.secured:
-            offered.append("STARTTLS")
-        if config.auth and not self.authenticated and (self.secured or not config.auth_requires_tls):
-            offered.append("AUTH " + " ".join(config.auth))
-        return replies.extensions(config.hostname, [*offered, *config.extensions, "HELP"])
+        """The usual answer to EHLO and LHLO."""
+        return self.offer.reply(secured=self.secured, authenticated=self.authenticated)
 
     # --- commands, in the RFC's order -------------------------------------------------------------------------
 
@@ -256,7 +214,7 @@ class SmtpSession:
             # BDAT's data follow it at once: they must not be read as commands.
             return self._answer(replies.NOT_IMPLEMENTED, close=verb == "BDAT")
         # RFC 2033 §4.1: LHLO instead of HELO and EHLO, and only there.
-        if allowed is None or (verb in _HELLOS and (verb == "LHLO") is not self.config.lmtp):
+        if allowed is None or (verb in _HELLOS and (verb == "LHLO") is not self.offer.lmtp):
             return self._answer(replies.NOT_RECOGNISED)
         if len(line) > MAX_COMMAND_LINE - 2 and verb != "AUTH":
             return self._answer(replies.LINE_TOO_LONG, verb)
@@ -270,7 +228,7 @@ class SmtpSession:
 
     def _out_of_order(self, verb: str) -> Reply:
         if self.state is State.CONNECTED:
-            return replies.bad_sequence("say LHLO first" if self.config.lmtp else "say EHLO first")
+            return replies.bad_sequence("say LHLO first" if self.offer.lmtp else "say EHLO first")
         if verb == "DATA" and self.state is State.MAIL:
             return replies.NO_RECIPIENTS  # RFC 5321 §3.3
         if verb == "MAIL":
@@ -288,22 +246,22 @@ class SmtpSession:
         _no_argument("STARTTLS", argument)
         if self.secured:
             raise Refused(replies.bad_sequence("TLS is already there"))
-        if not self.config.starttls:
+        if not self.offer.starttls:
             raise Refused(replies.NOT_IMPLEMENTED)
         return StartTls()
 
     def _auth(self, argument: str) -> Event:
         name, _, initial = argument.partition(" ")
-        if not self.config.auth:
+        if not self.offer.auth:
             raise Refused(replies.NOT_IMPLEMENTED)
         if self.authenticated:
             raise Refused(replies.bad_sequence("already logged in"))
-        if self.config.auth_requires_tls and not self.secured:
+        if self.offer.auth_requires_tls and not self.secured:
             raise Refused(replies.LOGIN_NEEDS_TLS)
         name = name.upper()
         if not name:
             raise Refused(replies.syntax("say AUTH and a mechanism"))
-        if name not in self.config.auth or name not in sasl.MECHANISMS:
+        if name not in self.offer.auth or name not in sasl.MECHANISMS:
             raise Refused(replies.MECHANISM_UNKNOWN)
         self._mechanism = sasl.MECHANISMS[name]()
         try:
@@ -338,23 +296,20 @@ class SmtpSession:
         return Authenticate(name, step)
 
     def _mail(self, argument: str) -> Event:
-        config = self.config
-        if config.require_auth and not self.authenticated:
-            tls_first = config.auth_requires_tls and not self.secured
+        offer = self.offer
+        if offer.require_auth and not self.authenticated:
+            tls_first = offer.auth_requires_tls and not self.secured
             raise Refused(replies.TLS_FIRST if tls_first else replies.LOGIN_FIRST)
-        offered = _PARAMETERS | {"AUTH"} if config.auth else _PARAMETERS
-        if any(extension.startswith("XMAILSTEAD") for extension in config.extensions):
-            offered |= {"XTRACE"}
-        path, params = parse_mail(argument, offered)
+        path, params = parse_mail(argument, self._parameters)
         # RFC 1870 §6.1: a size declared too large is refused before the body travels.
-        if params.size is not None and params.size > config.size_limit:
+        if params.size is not None and params.size > offer.size_limit:
             raise Refused(replies.MESSAGE_TOO_BIG)
         self._recipients, self._smtputf8 = 0, params.smtputf8
         return Mail(path, params)
 
     def _rcpt(self, argument: str) -> Event:
         path, params = parse_rcpt(argument, self._smtputf8)
-        if self._recipients >= self.config.max_recipients:
+        if self._recipients >= self.offer.max_recipients:
             raise Refused(replies.TOO_MANY_RECIPIENTS)
         return Rcpt(path, params)
 
@@ -397,14 +352,14 @@ class SmtpSession:
             if self._spoilt is None:
                 if body.fault is not None:
                     self._spoilt = replies.BARE_LINE_END_IN_BODY
-                elif self._size > self.config.size_limit:
+                elif self._size > self.offer.size_limit:
                     self._spoilt = replies.MESSAGE_TOO_BIG
                 if self._spoilt is not None:
                     return Spoilt(self._spoilt)
                 if chunk:
                     return Chunk(chunk)
         # Who goes on to twice of what is allowed reads no reply: better cut off than read for an hour.
-        endless = self._spoilt is not None and self._size > 2 * self.config.size_limit + (1 << 20)
+        endless = self._spoilt is not None and self._size > 2 * self.offer.size_limit + (1 << 20)
         if body.rest is None and body.fault is not BodyFault.FALSE_END and not endless:
             return None
         close = body.rest is None
@@ -444,11 +399,11 @@ class SmtpSession:
             return b""
         if reply.code >= 500:
             self._errors += 1
-            if self._errors >= self.config.max_errors:
+            if self._errors >= self.offer.max_errors:
                 return self.close(replies.TOO_MANY_ERRORS)
         elif verb in IDLE:
             self._idle_commands += 1
-            if self._idle_commands >= self.config.max_idle_commands:
+            if self._idle_commands >= self.offer.max_idle_commands:
                 return self.close(replies.TOO_MANY_IDLE_COMMANDS)
         return b""
 

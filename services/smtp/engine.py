@@ -17,7 +17,6 @@ limit, and `disconnect`. The handler records its verdicts.
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
@@ -28,19 +27,17 @@ from services.protocol import smtp_events as events
 from services.protocol.reply import Reply
 from services.protocol.smtp_session import SmtpSession, State
 from services.protocol.smtp_syntax import NULL, MailParameters, Path
-from services.runtime.events import Json, new_trace_id
+from services.runtime.events import new_trace_id
 from services.smtp.handler import BodySink, Connections, EngineConfig, Handler, Recipient, peer_key
+from services.smtp.record import Record
+from services.smtp.wire import Wire
 
-__all__ = [
-    "BodySink", "Connections", "Engine", "EngineConfig", "Envelope", "Handler", "Recipient", "Reply", "Session"
-]  # fmt: skip
+__all__ = ["BodySink", "Connections", "Engine", "EngineConfig", "Envelope", "Handler", "Recipient", "Session"]
 
 # A sink with `drain` gets this much before it is waited for: often enough to bound memory, rarely enough to be free.
 DRAIN_EVERY = 1 << 20
 # Input kept while a hook is waited for. More than any group of commands; the rest waits in the kernel.
 MAX_UNREAD = 1 << 16
-# How long the last reply may take to leave before the connection is cut.
-LINGER = 10.0
 
 
 class Session(aiosmtpd.Session):
@@ -87,55 +84,45 @@ class Engine(aiosmtpd.SMTP):
         """
         self.handler = handler
         self.config = config
-        self.transport: asyncio.Transport | None = None
-        self._smtp = SmtpSession(config.session, secured=config.implicit_tls)
-        self._out: list[bytes] = []
-        self._task: asyncio.Task[None] | None = None  # of the hook that is waited for
+        self.loop = asyncio.get_running_loop()
+        self.session, self.envelope = Session(self.loop), Envelope()
+        self._smtp = SmtpSession(config.offer, secured=config.implicit_tls)
+        self._wire = Wire(self.loop, config, self._late)
+        self._record = Record(config.events, self.session.trace)
+        self._task: asyncio.Task[None] | None = None  # of what is waited for
         self._busy = False  # a hook, a handshake or a drain is waited for
-        self._lost = False
         self._over = False  # all is done and counted out
         self._eof = False
-        self._write_stuck = False
-        self._read_paused = False
         self._finishing = False
         self._unread = 0
         self._undrained = 0
         self._sink: BodySink | None = None  # ours until handle_DATA has it
         self._sink_fault: Reply | None = None
         self._messages = 0
-        self._timer: asyncio.TimerHandle | None = None
-        self._deadline = 0.0
 
     # --- asyncio's side ---------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See asyncio.Protocol."""
-        self.loop = loop = asyncio.get_running_loop()
-        self.transport = cast(asyncio.Transport, transport)
-        self.session, self.envelope = Session(loop), Envelope()
-        peer = transport.get_extra_info("peername")
-        if isinstance(peer, tuple):
-            self.session.peer = (peer[0], peer[1])
+        self.session.peer = self._wire.open(cast(asyncio.Transport, transport))
+        self._record.peer = self.session.peer[0]
         self._peer_key = peer_key(self.session.peer[0])
-        self._started = loop.time()
-        self._deadline = self._started + self.config.command_timeout
-        connections, config = self.config.connections, self.config
+        config = self.config
         refusal = None
-        if len(connections) >= config.max_connections:
+        if len(config.connections) >= config.max_connections:
             refusal = replies.TOO_MANY_CONNECTIONS
-        elif connections.from_peer(self._peer_key) >= config.max_connections_per_peer:
+        elif config.connections.from_peer(self._peer_key) >= config.max_connections_per_peer:
             refusal = replies.TOO_MANY_FROM_PEER
-        connections.add(self, self._peer_key)
-        self._timer = loop.call_later(min(config.command_timeout, config.session_timeout), self._tick)
+        config.connections.add(self, self._peer_key)
         if refusal is not None:
             # Said before TLS even where TLS is implicit: a handshake is what a flood wants us to do.
-            self._record_refusal("connect", refusal, "")
+            self._record.refusal("", refusal)
             self._close_with(refusal)
         elif config.implicit_tls:
             self._start_tls(self._greet)
         else:
             # Two turns of the loop: what the peer sent without waiting for the greeting is read before it.
-            loop.call_soon(loop.call_soon, self._greet)
+            self.loop.call_soon(self.loop.call_soon, self._greet)
 
     def data_received(self, data: bytes) -> None:
         """See asyncio.Protocol."""
@@ -143,7 +130,7 @@ class Engine(aiosmtpd.SMTP):
         if self._busy or self._smtp.state is State.GREETING:
             self._unread += len(data)
             if self._unread > MAX_UNREAD:
-                self._pause_reading()
+                self._wire.pause_reading()
         else:
             self._pump()
 
@@ -152,26 +139,24 @@ class Engine(aiosmtpd.SMTP):
         self._eof = True
         if not self._busy:
             self._pump()
-        return not self.session.tls and not self._lost
+        return not self.session.tls and not self._wire.lost
 
     def connection_lost(self, error: Exception | None) -> None:
         """See asyncio.Protocol."""
-        self._lost = True
-        if self._timer is not None:
-            self._timer.cancel()
+        self._wire.lose()
         if not self._busy:
             self._end()
 
     def pause_writing(self) -> None:
         """The peer does not read its replies: take no more commands until it does."""
-        self._write_stuck = True
-        self._pause_reading()
+        self._wire.stuck = True
+        self._wire.pause_reading()
 
     def resume_writing(self) -> None:
         """See asyncio.Protocol."""
-        self._write_stuck = False
+        self._wire.stuck = False
         if not self._busy:
-            self._resume_reading()
+            self._wire.resume_reading()
             self._pump()
 
     def finish(self) -> None:
@@ -182,13 +167,12 @@ class Engine(aiosmtpd.SMTP):
 
     def abort(self) -> None:
         """Cut the connection; a hook that runs is left to end."""
-        if self.transport is not None:
-            self.transport.abort()
+        self._wire.abort()
 
     # --- the pump ---------------------------------------------------------------------------------------------
 
     def _greet(self) -> None:
-        if self._lost or self._smtp.state is not State.GREETING:
+        if self._wire.lost or self._smtp.state is not State.GREETING:
             return
         self._ask("CONNECT", self._connected)
 
@@ -200,7 +184,7 @@ class Engine(aiosmtpd.SMTP):
         else:
             talked_first = self._smtp.next_event()
             if talked_first is None:
-                self._out.append(self._smtp.greet())
+                self._wire.write(self._smtp.greet())
             else:
                 self._react(talked_first)
             self._pump()
@@ -208,7 +192,7 @@ class Engine(aiosmtpd.SMTP):
     def _pump(self) -> None:
         """Take events until a hook is waited for, the input is used up, or the session is over."""
         try:
-            while not self._busy and not self._write_stuck:
+            while not self._busy and not self._wire.stuck:
                 event = self._smtp.next_event()
                 if event is None:
                     break
@@ -216,27 +200,25 @@ class Engine(aiosmtpd.SMTP):
         except Exception as error:
             self._close_with(self._bug(error, "the SMTP session"))
             return
-        self._flush()
+        self._wire.flush()
         if not self._busy:
             if self._smtp.state is State.CLOSED or self._eof:
-                self._hang_up()
+                self._wire.close()
             elif self._finishing and self._smtp.state is not State.BODY:
                 self._close_with(replies.SHUTTING_DOWN)
 
     def _react(self, event: events.Event) -> None:
         in_body = self._smtp.state is State.BODY
         # A command must be whole in time, a body must go on; who sends one byte a minute is ended by session_timeout.
-        self._deadline = self.loop.time() + (self.config.data_timeout if in_body else self.config.command_timeout)
+        self._wire.wait(self.config.data_timeout if in_body else self.config.command_timeout)
         _REACTIONS[type(event)](self, event)
 
     def _reply(self, *answers: Reply) -> None:
-        self._out.append(self._smtp.send(*answers))
+        self._wire.write(self._smtp.send(*answers))
 
-    def _flush(self) -> None:
-        if self._out:
-            if self.transport is not None and not self._lost:
-                self.transport.write(self._out[0] if len(self._out) == 1 else b"".join(self._out))
-            self._out.clear()
+    def _close_with(self, reply: Reply) -> None:
+        self._wire.write(self._smtp.close(reply))
+        self._wire.close()
 
     # --- hooks ------------------------------------------------------------------------------------------------
 
@@ -270,11 +252,10 @@ class Engine(aiosmtpd.SMTP):
             then(result)
         except Exception as error:
             self._close_with(self._bug(error, "the SMTP session"))
-        if self._lost:
+        if self._wire.lost:
             self._end()
         elif not self._busy:
-            if not self._write_stuck:
-                self._resume_reading()
+            self._wire.resume_reading()
             self._pump()
 
     def _bug(self, error: BaseException, doing: str) -> Reply:
@@ -286,7 +267,7 @@ class Engine(aiosmtpd.SMTP):
 
     def _on_answer(self, event: events.Answer) -> None:
         if event.reply.code >= 400:
-            self._record_refusal(_KINDS.get(event.verb, "connect"), event.reply, event.verb)
+            self._record.refusal(event.verb, event.reply, self.envelope.trace)
         self._reply(event.reply)
 
     def _on_hello(self, event: events.Hello) -> None:
@@ -369,11 +350,7 @@ class Engine(aiosmtpd.SMTP):
             self._undrained = 0
             drain = getattr(sink, "drain", None)
             if drain is not None:
-                self._await(drain(), "writing the body", self._drained)
-
-    def _drained(self, fault: Reply | None) -> None:
-        if fault is not None:
-            self._spoil(fault)
+                self._await(drain(), "writing the body", lambda fault: self._spoil(fault) if fault else None)
 
     def _on_spoilt(self, event: events.Spoilt) -> None:
         self._spoil(event.fault)
@@ -385,7 +362,7 @@ class Engine(aiosmtpd.SMTP):
             self._ask("DATA", self._taken)
             return
         refusal = fault or replies.SHUTTING_DOWN
-        self._record_refusal("data", refusal, "DATA", size=event.size)
+        self._record.refusal("DATA", refusal, self.envelope.trace, size=event.size)
         self._taken(refusal)
 
     def _taken(self, answer: Reply | list[Reply]) -> None:
@@ -418,73 +395,35 @@ class Engine(aiosmtpd.SMTP):
     # --- TLS, time and the end --------------------------------------------------------------------------------
 
     def _start_tls(self, then: Callable[[], None]) -> None:
-        self._flush()
-        assert self.transport is not None
-        # From here on bytes are TLS: none may reach the session before the handshake.
-        self.transport.pause_reading()
         self._busy = True
+        self._wire.stop_for_tls()
         self._task = self.loop.create_task(self._handshake(then))
 
     async def _handshake(self, then: Callable[[], None]) -> None:
-        assert self.transport is not None and self.config.tls is not None
+        session = self.session
         try:
-            transport = await self.loop.start_tls(
-                self.transport,
-                self,
-                self.config.tls,
-                server_side=True,
-                ssl_handshake_timeout=self.config.handshake_timeout,
-            )
-            if transport is None:
-                raise ConnectionResetError("the connection was lost")
+            session.tls_version, session.tls_cipher = await self._wire.start_tls(self)
         except OSError as error:  # ssl.SSLError and TimeoutError are OSErrors
-            self._record("tls", "error", reason=f"the TLS handshake failed: {error}")
-            self._task, self._busy, self._lost = None, False, True
-            self.abort()
+            self._record.emit("tls", "error", reason=f"the TLS handshake failed: {error}")
+            self._task, self._busy = None, False
+            self._wire.abort()
+            self._wire.lose()  # asyncio does not report the loss of a connection whose handshake failed
             self._end()
             return
-        self.transport, self._read_paused = transport, False
-        self.session.tls = True
-        secured: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
-        if secured is not None:
-            cipher = secured.cipher()
-            self.session.tls_version, self.session.tls_cipher = secured.version() or "", cipher[0] if cipher else ""
-        self.session.ssl = {"version": self.session.tls_version, "cipher": self.session.tls_cipher}
-        self._record("tls", "accept", version=self.session.tls_version, cipher=self.session.tls_cipher)
+        session.tls = True
+        session.ssl = {"version": session.tls_version, "cipher": session.tls_cipher}
+        self._record.emit("tls", "accept", version=session.tls_version, cipher=session.tls_cipher)
         self._task = None
         self._continue(lambda _: then(), None)
 
-    def _tick(self) -> None:
-        """The timer: one per connection, set anew only when it rings, since most connections end before."""
-        now = self.loop.time()
-        end = self._started + self.config.session_timeout
-        if self._smtp.state is State.CLOSED:
-            self.abort()
-            return
+    def _late(self, session_over: bool) -> None:
+        """The wire's clock ran out: for what is awaited now, or for the whole session."""
         if self._busy:
-            # The peer waits for us; hooks and handshakes have their own limits.
-            self._deadline = max(self._deadline, now + 1)
-        elif now >= end or now >= self._deadline:
-            reply = replies.SESSION_TOO_LONG if now >= end else replies.TIMED_OUT
-            if self._sink is not None:
-                self._record_refusal("data", reply, "DATA")
-            self._close_with(reply)
-            return
-        self._timer = self.loop.call_later(max(min(self._deadline, end) - now, 0.01), self._tick)
-
-    def _close_with(self, reply: Reply) -> None:
-        self._out.append(self._smtp.close(reply))
-        self._flush()
-        self._hang_up()
-
-    def _hang_up(self) -> None:
-        self._smtp.state = State.CLOSED
-        if self.transport is None or self._lost:
-            return
-        self.transport.close()
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = self.loop.call_later(LINGER, self.abort)
+            return  # the peer waits for us; hooks and handshakes have limits of their own
+        reply = replies.SESSION_TOO_LONG if session_over else replies.TIMED_OUT
+        if self._sink is not None:
+            self._record.refusal("DATA", reply, self.envelope.trace)
+        self._close_with(reply)
 
     def _end(self) -> None:
         """The connection is gone and nothing of it runs."""
@@ -493,52 +432,9 @@ class Engine(aiosmtpd.SMTP):
         self._over = True
         self._spoil(replies.SHUTTING_DOWN)  # a body without its final dot
         self.config.connections.remove(self, self._peer_key)
-        last = self._smtp.last_words
-        outcome = "info" if last is None else "defer"
-        self._record(
-            "disconnect",
-            outcome,
-            ms=int((self.loop.time() - self._started) * 1000),
-            messages=self._messages,
-            reply=str(last) if last is not None else None,
-        )
+        self._record.disconnect(self._wire.age(), self._messages, self._smtp.last_words)
         self._ask("DISCONNECT", lambda _: None)
 
-    def _pause_reading(self) -> None:
-        if not self._read_paused and self.transport is not None and not self.transport.is_closing():
-            self._read_paused = True
-            self.transport.pause_reading()
-
-    def _resume_reading(self) -> None:
-        if self._read_paused and self.transport is not None and not self.transport.is_closing():
-            self._read_paused = False
-            self.transport.resume_reading()
-
-    def _record(self, kind: str, outcome: str, **fields: Json) -> None:
-        session = self.session
-        self.config.events.emit(kind, session.trace, outcome=outcome, peer=session.peer[0], **fields)
-
-    def _record_refusal(self, kind: str, reply: Reply, verb: str, **fields: Json) -> None:
-        """A refusal that the engine or the session decided; the hooks record their own."""
-        session, trace = self.session, self.envelope.trace
-        self.config.events.emit(
-            kind,
-            trace or session.trace,
-            outcome="reject" if reply.permanent else "defer",
-            conn=session.trace,
-            peer=session.peer[0],
-            stage=verb,
-            reply=str(reply),
-            reason=reply.text,
-            **fields,
-        )
-
-
-# The record's kind for a command; what is no command counts to the connection.
-_KINDS = {
-    "HELO": "helo", "EHLO": "helo", "LHLO": "helo", "STARTTLS": "tls", "AUTH": "login", "MAIL": "mail", "RCPT": "rcpt",
-    "DATA": "data",
-}  # fmt: skip
 
 _REACTIONS: dict[type, Callable[[Engine, Any], None]] = {
     events.Answer: Engine._on_answer,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from services.protocol.reply import Reply
 from services.protocol.sasl import PasswordCredentials
-from services.protocol.smtp_session import SessionConfig
+from services.protocol.smtp_offer import Offer
 from services.protocol.smtp_syntax import MailParameters, Path, RcptParameters
 from services.runtime.events import Events, NoEvents
 
@@ -183,11 +183,11 @@ class EngineConfig:
     # Where a fault of ours goes: the id the peer was told, the exception, what was being done. `Context.bug` fits.
     bug: Callable[[str, BaseException, str], None] = field(default=lambda identity, error, doing: None)
     connections: Connections = field(default_factory=Connections)
-    session: SessionConfig = field(init=False)
+    offer: Offer = field(init=False)
 
     def __post_init__(self) -> None:
-        """What the sans-IO session must know of this, made once for all connections."""
-        session = SessionConfig(
+        """What the sans-IO session needs of this, made once for all connections."""
+        offer = Offer(
             hostname=self.hostname,
             size_limit=self.size_limit,
             lmtp=self.lmtp,
@@ -200,4 +200,4 @@ class EngineConfig:
             max_errors=self.max_errors,
             max_idle_commands=self.max_idle_commands,
         )
-        object.__setattr__(self, "session", session)
+        object.__setattr__(self, "offer", offer)

@@ -1,0 +1,50 @@
+"""What the engine itself writes into the record: refusals by grammar, order or limit, TLS, and the end of a connection.
+
+One per connection, made by the engine. The rooms' verdicts are recorded by their handlers.
+"""
+
+from __future__ import annotations
+
+from services.protocol.reply import Reply
+from services.runtime.events import Events, Json
+
+# The record's kind for a command; what is no command counts to the connection.
+_KINDS = {
+    "HELO": "helo", "EHLO": "helo", "LHLO": "helo", "STARTTLS": "tls", "AUTH": "login", "MAIL": "mail", "RCPT": "rcpt",
+    "DATA": "data",
+}  # fmt: skip
+
+
+class Record:
+    """`conn` is the connection's trace id."""
+
+    __slots__ = ("_conn", "_events", "peer")
+
+    def __init__(self, events: Events, conn: str) -> None:
+        """`peer` is set once it is known."""
+        self._events, self._conn = events, conn
+        self.peer = ""
+
+    def emit(self, kind: str, outcome: str, **fields: Json) -> None:
+        """Something about the connection."""
+        self._events.emit(kind, self._conn, outcome=outcome, peer=self.peer, **fields)
+
+    def refusal(self, verb: str, reply: Reply, trace: str = "", **fields: Json) -> None:
+        """`verb` was refused with `reply`; `trace` is the message's, where there is one."""
+        self._events.emit(
+            _KINDS.get(verb, "connect"),
+            trace or self._conn,
+            outcome="reject" if reply.permanent else "defer",
+            conn=self._conn,
+            peer=self.peer,
+            stage=verb,
+            reply=str(reply),
+            reason=reply.text,
+            **fields,
+        )
+
+    def disconnect(self, seconds: float, messages: int, last_words: Reply | None) -> None:
+        """The connection is gone; `last_words` is what it was cut off with."""
+        outcome = "info" if last_words is None else "defer"
+        reply = None if last_words is None else str(last_words)
+        self.emit("disconnect", outcome, ms=int(seconds * 1000), messages=messages, reply=reply)
