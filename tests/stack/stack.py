@@ -98,16 +98,21 @@ class Stack:
             "COMPOSE_PROJECT_NAME": project,
             "MAILSTEAD_SUBNET": self.subnet,
         }
-        ports = {PORTS[name]: str(port) for name, port in self.ports.items()}
-        self.write_env("ports", {**ports, "BIND_ADDRESS": "127.0.0.1", "MAILSTEAD_SUBNET": self.subnet})
+        self.host = {
+            **{PORTS[name]: str(port) for name, port in self.ports.items()},
+            "BIND_ADDRESS": "127.0.0.1",
+            "MAILSTEAD_SUBNET": self.subnet,
+        }
         if world:
             image = world_image()
-            authority = folder / "world-ca.crt"
+            authority = folder / "relay" / "ca.crt"
+            authority.parent.mkdir(mode=0o755)
             authority.write_text(must(sh("docker", "run", "--rm", "--entrypoint", "cat", image, "/etc/world/ca.crt")))
-            authority.chmod(0o644)
-            self.environment["MAILSTEAD_WORLD"], self.environment["MAILSTEAD_WORLD_CA"] = image, str(authority)
+            self.host["MAILSTEAD_RELAY_DIR"] = str(authority.parent)
+            self.environment["MAILSTEAD_WORLD"] = image
             self.environment["COMPOSE_FILE"] = "compose.yaml:tests/stack/compose.world.yaml"
             self.write_env("dns", {"DNS_FORWARD_TO": f"{self.subnet}.140", "DNS_VALIDATE": "no"})
+        self.write_env("ports", self.host)
 
     # --- the owner's hands ----------------------------------------------------------------------------------------
     def write_env(self, name: str, values: dict[str, str]) -> None:

@@ -64,7 +64,7 @@ def test_a_new_certificate_is_served_by_all_without_dropping_a_connection(
     stack: Stack, ann: str, own_certificate: Path
 ) -> None:
     ports = (stack.ports["imaps"], stack.ports["submissions"])
-    stack.environment["MAILSTEAD_CERTIFICATE_DIR"] = str(own_certificate)
+    stack.write_env("ports", {**stack.host, "MAILSTEAD_CERTIFICATE_DIR": str(own_certificate)})
     stack.write_env(
         "tls",
         {
@@ -91,7 +91,7 @@ def test_a_new_certificate_is_served_by_all_without_dropping_a_connection(
         client.close()
     finally:
         stack.write_env("tls", {})
-        del stack.environment["MAILSTEAD_CERTIFICATE_DIR"]
+        stack.write_env("ports", stack.host)
         stack.up()
 
 
@@ -118,7 +118,7 @@ def by_smarthost(stack: Stack) -> Iterator[Stack]:
             "RELAY_HOST": "smarthost.relay.test",
             "RELAY_USER": RELAY_LOGIN[0],
             "RELAY_PASSWORD": RELAY_LOGIN[1],
-            "RELAY_CA_FILE": "/etc/mailstead/world-ca.crt",
+            "RELAY_CA_FILE": "/etc/mailstead/relay/ca.crt",
         },
     )
     stack.up()
