@@ -41,6 +41,7 @@ from services.protocol.smtp_client import (
 )
 
 __all__ = [
+    "BodyUnreadable",
     "ConnectionLost",
     "Message",
     "ProtocolFault",
@@ -121,6 +122,10 @@ class ConnectionLost(Exception):
         super().__init__(why if phase is None else f"{why} (waiting for the reply to {phase.value})")
         self.phase = phase
         self.in_doubt = in_doubt
+
+
+class BodyUnreadable(Exception):
+    """Our own side failed in the middle of the body. The connection was cut before the final dot: nothing was sent."""
 
 
 class TlsFailed(ConnectionLost):
@@ -216,8 +221,8 @@ class SmtpClient:
     async def deliver(self, message: Message, body: AsyncIterable[bytes]) -> Result:
         """Send one message; a result for each recipient.
 
-        Raises Refused (the server ends the session: 421, or an error in the middle of the body), ProtocolFault or
-        ConnectionLost; the session is over then.
+        Raises Refused (the server ends the session: 421, or an error in the middle of the body), ProtocolFault,
+        ConnectionLost or BodyUnreadable; the session is over then.
         """
         return await self._drive(deliver(message, self.greeting, lmtp=self.target.lmtp), body)
 
@@ -262,7 +267,7 @@ class SmtpClient:
         except OSError as error:
             self._wire.abort()
             raise ConnectionLost(phase, str(error) or type(error).__name__, in_doubt=body_sent) from None
-        except (ProtocolFault, asyncio.CancelledError, ConnectionLost):
+        except (ProtocolFault, asyncio.CancelledError, ConnectionLost, BodyUnreadable):
             self._wire.abort()
             raise
         except Refused as refusal:
@@ -277,7 +282,7 @@ class SmtpClient:
             raise RuntimeError("a transaction without a body")
         encoder = BodyEncoder()
         try:
-            async for chunk in body:
+            async for chunk in _ours(body):
                 await self._block(encoder.encode(chunk))
             await self._block(b"")  # whoever answered before the end of data is heard before the dot goes out
         except OSError:
@@ -408,6 +413,15 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"the certificate is not accepted: {error.verify_message}"
     return str(getattr(error, "reason", "") or error or type(error).__name__)
+
+
+async def _ours(body: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+    """`body`, its errors told apart from the network's."""
+    try:
+        async for chunk in body:
+            yield chunk
+    except (OSError, EOFError) as error:
+        raise BodyUnreadable(str(error)) from error
 
 
 async def file_chunks(path: str, offset: int = 0, prefix: bytes = b"") -> AsyncIterator[bytes]:

@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
-from services.storage.errors import NewerSchema
 from services.storage.queue import (
     Attempt,
     NewMessage,
@@ -30,6 +29,7 @@ from services.storage.queue import (
     Waiting,
     Work,
 )
+from services.storage.schema import open_database
 from services.storage.spool import Spool, Spooled
 
 T = TypeVar("T")
@@ -37,7 +37,6 @@ T = TypeVar("T")
 STATES: tuple[State, ...] = ("waiting", "in flight", "held", "delivered", "failed")
 WAITING, IN_FLIGHT, HELD, DELIVERED, FAILED = range(5)
 
-MIGRATIONS = os.path.join(os.path.dirname(__file__), "migrations", "queue")
 # A hand-over whose 250 got lost is repeated within the other room's own retries, that is within minutes or, when we
 # were away, within its sender's 5 days.
 REMEMBER_TAKEN = 6 * 86_400.0
@@ -62,14 +61,14 @@ class SqliteQueue:
     def __init__(self, spool: Spool, now: float) -> None:
         """Opens, migrates and recovers; takes about a second for 100,000 messages: call it in a thread.
 
-        Raises sqlite3.Error, OSError, NewerSchema."""
+        Raises sqlite3.Error, OSError, NewerSchema, CorruptState."""
         self._spool = spool
         path = os.path.join(spool.folder, "queue.db")
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        # 4 MiB hold the index pages of 100,000 recipients that are in use.
+        self._connection = open_database(path, "queue", durable=True, page_cache_kib=4096)
         try:
-            _prepare(self._connection)
-            _migrate(self._connection)
+            self._connection.execute("PRAGMA foreign_keys=ON")
+            self._connection.execute("PRAGMA journal_size_limit=8388608")  # what a burst made of the WAL is given back
             self.recovery = _recover(self._connection, spool, now)
         except BaseException:
             self._connection.close()
@@ -107,8 +106,10 @@ class SqliteQueue:
         self, work: Work, now: float, outcomes: Sequence[Outcome], reports: Sequence[NewMessage] = ()
     ) -> float | None:
         """See `Queue.settle`."""
+        # What was put off without an attempt may be forgotten by a power cut: nothing has happened.
+        durable = bool(reports) or any(each.tried or each.outcome != "deferred" for each in outcomes)
         return await self._do(
-            lambda db, op: _settle(db, op, work, now, outcomes, reports), durable=True, names=bool(reports)
+            lambda db, op: _settle(db, op, work, now, outcomes, reports), durable=durable, names=bool(reports)
         )
 
     async def listing(self, limit: int, after: str = "") -> list[QueuedMessage]:
@@ -209,27 +210,6 @@ def _resolve(operation: _Operation) -> None:
         operation.future.set_exception(operation.error)
     else:
         operation.future.set_result(operation.result)
-
-
-def _prepare(db: sqlite3.Connection) -> None:
-    db.execute("PRAGMA journal_mode=WAL")
-    db.execute("PRAGMA synchronous=FULL")
-    db.execute("PRAGMA foreign_keys=ON")
-    db.execute("PRAGMA cache_size=-4096")  # 4 MiB hold the index pages of 100,000 recipients that are in use
-    db.execute("PRAGMA journal_size_limit=8388608")  # what a burst made of the WAL goes back to the disk
-
-
-def _migrate(db: sqlite3.Connection) -> None:
-    """Bring the file up to the last numbered SQL, each in a transaction of its own."""
-    steps = sorted(name for name in os.listdir(MIGRATIONS) if name.endswith(".sql"))
-    version = int(db.execute("PRAGMA user_version").fetchone()[0])
-    if version > len(steps):
-        raise NewerSchema(f"queue.db has schema {version}, this Mailstead knows {len(steps)}")
-    for number, name in enumerate(steps[version:], version + 1):
-        with open(os.path.join(MIGRATIONS, name), encoding="utf-8") as file:
-            script = file.read()
-        # executescript knows no transaction of its own, so the script carries it.
-        db.executescript(f"BEGIN IMMEDIATE;\n{script}\nPRAGMA user_version={number};\nCOMMIT;")
 
 
 def _recover(db: sqlite3.Connection, spool: Spool, now: float) -> Recovery:

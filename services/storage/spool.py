@@ -19,7 +19,7 @@ import asyncio
 import contextlib
 import fcntl
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from dataclasses import dataclass
 
 # Collected before it goes to the file: the engine drains after each MiB, so most messages are one write at the end.
@@ -113,7 +113,11 @@ class Spool:
             for entry in entries:
                 yield entry.name
 
-    async def chunks(self, spooled: Spooled) -> AsyncIterator[bytes]:
+    def exists(self, spooled: Spooled) -> bool:
+        """Whether the file is still there."""
+        return os.path.exists(self._path(spooled))
+
+    async def chunks(self, spooled: Spooled) -> AsyncGenerator[bytes, None]:
         """The message, in pieces. Raises FileNotFoundError, and EOFError where the file is shorter than it was."""
         descriptor = await asyncio.to_thread(os.open, self._path(spooled), os.O_RDONLY | os.O_CLOEXEC)
         try:
