@@ -7,7 +7,6 @@ the short process (`task`); nothing here is called for other sources.
 
 from __future__ import annotations
 
-import datetime
 import ipaddress
 import os
 from dataclasses import dataclass
@@ -114,6 +113,8 @@ def _constraints(certificate: x509.Certificate) -> list[x509.GeneralName]:
 
 
 def _new_authority(folder: str, hostname: str, domain: str, now: float) -> _Authority:
+    import datetime
+
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -170,6 +171,8 @@ def _leaf(authority: _Authority, names: tuple[str, ...], now: float) -> Pair:
 def _builder(
     subject: x509.Name, issuer: x509.Name, public: ec.EllipticCurvePublicKey, now: float, days: int
 ) -> x509.CertificateBuilder:
+    import datetime
+
     from cryptography import x509
 
     begin = datetime.datetime.fromtimestamp(int(now) - BACKDATED_SECONDS, datetime.UTC)

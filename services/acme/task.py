@@ -14,8 +14,7 @@ import sys
 from dataclasses import dataclass
 
 import services
-from services.acme.certificate import Certificate, Incomplete, Unusable, check
-from services.acme.install import publish, published
+from services.acme.certificate import Certificate, Incomplete, Unusable, check, describe, read
 from services.acme.sources import LETSENCRYPT, source_for
 from services.runtime.values import Settings
 
@@ -50,6 +49,8 @@ class TaskFailed(Exception):
 
 def perform(order: Order) -> Outcome:
     """Take, check, publish."""
+    from services.acme.install import publish, published  # with shutil and its compressors: not for the room itself
+
     settings = order.settings
     present = published(settings.certs_dir)
     try:
@@ -67,7 +68,7 @@ def perform(order: Order) -> Outcome:
 
 def _served(settings: Settings) -> Certificate | None:
     """The certificate in use, whatever is wrong with it by now."""
-    from services.acme.certificate import describe, read
+    from services.acme.install import published
 
     present = published(settings.certs_dir)
     if present is None:

@@ -80,6 +80,8 @@ class KeyStore:
         with contextlib.suppress(FileExistsError):
             os.mkdir(folder, 0o700)
         fsync_folder(self._folder)
+        if self._has_both(domain):
+            return []
         present = self._read(folder)
         made = []
         for kind in KINDS:
