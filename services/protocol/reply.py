@@ -48,20 +48,21 @@ class Reply:
         §3.7.4.2), since its address is refused otherwise.
         """
         text = self.text
-        if len(text) <= MAX_TEXT and text.isprintable():
+        if len(text) <= MAX_TEXT and text.isprintable() and text.isascii():
             if self.enhanced:
-                return f"{self.code} {self.enhanced} {text}\r\n".encode("utf-8", "replace")
-            return f"{self.code} {text}\r\n".encode("utf-8", "replace")
+                return f"{self.code} {self.enhanced} {text}\r\n".encode("ascii")
+            return f"{self.code} {text}\r\n".encode("ascii")
         start = f"{self.enhanced} " if self.enhanced else ""
-        lines = [start + _printable(line)[:MAX_TEXT] for line in text.split("\n")]
+        lines = [start + _one_line(line) for line in text.split("\n")]
         coded = [f"{self.code}-{line}\r\n" for line in lines[:-1]]
         coded.append(f"{self.code} {lines[-1]}\r\n")
-        return "".join(coded).encode("utf-8", "replace")
+        return "".join(coded).encode()
 
 
-def _printable(text: str) -> str:
+def _one_line(text: str) -> str:
     # An address or a hook's words may carry a CR or LF: echoed, they would forge a reply line.
-    return "".join(character if character.isprintable() else "?" for character in text)
+    safe = "".join(character if character.isprintable() else "?" for character in text)
+    return safe.encode()[:MAX_TEXT].decode("utf-8", "ignore")
 
 
 OK = Reply(250, "2.0.0", "OK")
