@@ -6,7 +6,9 @@ environment is read in one module. Nothing is imported here, so an import inside
 """
 
 import ast
+import re
 import sys
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +48,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "dns": ("runtime/dns.py",),
     "docker": ("updater/docker_host.py",),
     "fastapi": ("admin",),
+    "idna": ("directory/addresses.py",),
     "h11": ("runtime/internal_http.py",),
     "jinja2": ("admin",),
     "pydantic": ("admin", "runtime/settings.py"),
@@ -53,6 +56,14 @@ HOMES: dict[str, tuple[str, ...]] = {
     "starlette": ("admin",),
     "uvicorn": ("admin",),
     "uvloop": ("runtime/process.py",),
+}
+# Where the name on PyPI is another.
+DISTRIBUTIONS = {
+    "argon2": "argon2-cffi",
+    "dkim": "dkimpy",
+    "dns": "dnspython",
+    "starlette": "fastapi",
+    "pydantic": "fastapi",
 }
 SQLITE_HOMES = ("storage", "directory", "admin/event_index.py")
 ENVIRONMENT_HOME = "runtime/settings.py"
@@ -110,7 +121,7 @@ def test_a_package_imports_only_from_the_floors_below(module: Path) -> None:
     wrong = [
         f"{relative(module)}:{found.line} imports {found.name}"
         for found in imports(module)
-        if found.name.split(".")[0] == "services" and [*found.name.split("."), ""][1] not in allowed
+        if found.name.startswith("services.") and found.name.split(".")[1] not in allowed
     ]
     assert not wrong, wrong
 
@@ -154,6 +165,13 @@ def test_the_environment_is_read_in_one_module(module: Path) -> None:
             names = {alias.name for alias in node.names} & {"environ", "environb", "getenv", "getenvb"}
             wrong += [f"{relative(module)}:{node.lineno} imports os.{name}" for name in names]
     assert not wrong, wrong
+
+
+def test_what_is_imported_is_declared() -> None:
+    """A package that only comes along with another one disappears with it."""
+    declared = " ".join(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]).lower()
+    for package in HOMES:
+        assert re.search(rf"\b{DISTRIBUTIONS.get(package, package.replace('_', '-'))}\b", declared), package
 
 
 def test_every_home_still_exists_and_is_used() -> None:

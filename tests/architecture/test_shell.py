@@ -18,6 +18,8 @@ def is_shell(path: Path) -> bool:
 
 
 SCRIPTS = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*") if is_shell(path))
+# What is run, not sourced. A health check is a question: each of its steps answers by its own status.
+PROGRAMS = [script for script in SCRIPTS if script.suffix != ".sh" and script.name != "healthcheck"]
 
 
 def name(path: Path) -> str:
@@ -31,14 +33,15 @@ def test_it_parses(script: Path) -> None:
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=name)
 def test_shellcheck_finds_nothing(script: Path) -> None:
+    # SC2317 takes every function that only a trap calls for unreachable.
     found = subprocess.run(
-        ["shellcheck", "--external-sources", "--source-path", ROOT, script],
+        ["shellcheck", "--external-sources", "--exclude=SC2317", "--source-path", ROOT, script],
         cwd=ROOT, capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert found.returncode == 0, found.stdout + found.stderr
 
 
-@pytest.mark.parametrize("script", [s for s in SCRIPTS if s.suffix != ".sh"], ids=name)
+@pytest.mark.parametrize("script", PROGRAMS, ids=name)
 def test_it_stops_at_its_first_error_and_can_be_run(script: Path) -> None:
     assert script.stat().st_mode & 0o111, "not executable"
     text = script.read_text()
