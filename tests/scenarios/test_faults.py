@@ -1,6 +1,7 @@
 """The process dies, or is told to end, in the middle of work: what it acknowledged is there afterwards, once."""
 
 import contextlib
+import functools
 import smtplib
 import threading
 import time
@@ -17,7 +18,7 @@ SENDERS = 8
 class Load:
     """Threads that send one message after the other and remember what was acknowledged."""
 
-    def __init__(self, send: Callable[[bytes], object], sender: str, recipient: str) -> None:
+    def __init__(self, send: Callable[..., object], sender: str, recipient: str) -> None:
         self.acknowledged: list[str] = []
         self._send, self._sender, self._recipient = send, sender, recipient
         self._ended = threading.Event()
@@ -29,7 +30,7 @@ class Load:
         while not self._ended.is_set():
             each = letter(self._sender, self._recipient, body=b"y" * 60 + b"\r\n")
             try:
-                self._send(each.message)
+                self._send(message=each.message)
             except (OSError, smtplib.SMTPException):
                 time.sleep(0.02)
             else:
@@ -59,10 +60,8 @@ def test_killed_in_the_middle_of_deliveries_no_acknowledged_message_is_lost(new_
     ann = house.account()
     acknowledged: list[str] = []
     for _ in range(3):
-        port = house.port("smtp")
-        load = Load(
-            lambda message, port=port: deliver(port, "friend@outside.test", [ann], message), "friend@outside.test", ann
-        )
+        send = functools.partial(deliver, house.port("smtp"), "friend@outside.test", [ann])
+        load = Load(send, "friend@outside.test", ann)
         load.wait_for(40)
         house.kill()
         acknowledged += load.end()
@@ -80,13 +79,11 @@ def test_killed_in_the_middle_of_sending_the_queue_goes_on(new_house: Callable[.
     ann = house.account()
     acknowledged: list[str] = []
     for _ in range(3):
-        port = house.port("submissions")
-        load = Load(
-            lambda message, port=port: deliver(
-                port, ann, ["friend@outside.test"], message, tls="tls", login=(ann, PASSWORD)
-            ),
-            ann, "friend@outside.test",
-        )  # fmt: skip
+        login = (ann, PASSWORD)
+        send = functools.partial(
+            deliver, house.port("submissions"), ann, ["friend@outside.test"], tls="tls", login=login
+        )
+        load = Load(send, ann, "friend@outside.test")
         load.wait_for(20)
         house.kill()
         acknowledged += load.end()

@@ -205,6 +205,6 @@ def test_sendtest_is_delivered(at_home: House) -> None:
 
     def count() -> bool:
         with at_home.imap(ann) as client:
-            return client.select("INBOX", readonly=True)[1] == [b"1"]
+            return bool(client.select("INBOX", readonly=True)[1] == [b"1"])
 
     until(count)

@@ -106,7 +106,7 @@ def starttls_certificate(port: int, protocol: str) -> str:
     else:
         with imaplib.IMAP4("127.0.0.1", port, 10) as reader:
             reader.starttls(trusting())
-            raw = reader.sock.getpeercert(True)
+            raw = reader.sock.getpeercert(True)  # type: ignore[attr-defined]
     return ssl.DER_cert_to_PEM_cert(raw)
 
 
