@@ -1,0 +1,146 @@
+"""Start and stop of the admin room: databases, first administrator, internal HTTP, page and API, their tasks."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import Iterator
+
+from services.admin import bootstrap
+from services.admin.access import TOKEN_FILE, Access, write_token
+from services.admin.duties import Duties
+from services.admin.event_index import EventIndex
+from services.admin.internal import BanExchange, Facts
+from services.admin.operations import Operations
+from services.admin.overview import Overview
+from services.admin.parts import Parts
+from services.admin.peers import ROOMS, Peers
+from services.admin.sessions import Sessions
+from services.admin.tail import Tail
+from services.directory.changes import Directories
+from services.directory.database import Database
+from services.directory.passwords import Passwords
+from services.directory.publish import Publisher
+from services.runtime.internal_http import serving
+from services.runtime.listener import bind
+from services.runtime.process import Context
+
+
+async def serve(context: Context) -> None:
+    """Serve until `context.stop`; raises OSError for what the owner must mend (a setting, a folder, a taken port)."""
+    settings = context.settings
+    for folder in (settings.admin_dir, settings.routing_dir, settings.auth_dir):
+        os.makedirs(folder, mode=0o750, exist_ok=True)
+        if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+            raise OSError(f"{folder} cannot be read and written by uid {os.geteuid()}")
+    database = await asyncio.to_thread(Database, os.path.join(settings.admin_dir, "directory.db"))
+    passwords, peers = Passwords(), Peers(context)
+    try:
+        directories = Directories(database, Publisher(settings.routing_dir, settings.auth_dir), clock=context.clock)
+        made = await asyncio.to_thread(bootstrap.prepare, directories, settings, settings.admin_dir)
+        if made:
+            context.log("info", f"made the first administrator {made}; its password: mailstead first-login")
+        await _serve(context, directories, passwords, peers)
+    finally:
+        peers.close()
+        passwords.close()
+        database.close()
+
+
+async def _serve(context: Context, directories: Directories, passwords: Passwords, peers: Peers) -> None:
+    settings = context.settings
+    sockets = bind(settings.admin_listen)
+    port = sockets[0].getsockname()[1]
+    token = write_token(settings.admin_dir, f"http://127.0.0.1:{port}")
+    duties = Duties(context, directories, peers)
+    sessions = Sessions(os.path.join(settings.admin_dir, "sessions.json"), clock=context.clock)
+    operations = Operations(context, directories, passwords, sessions, duties, peers)
+    bans = BanExchange(context, peers)
+    tail = Tail(context, lambda: _index(context))
+    parts = Parts(
+        context=context,
+        directories=directories,
+        operations=operations,
+        access=Access(context, directories.database, passwords, sessions, token),
+        sessions=sessions,
+        peers=peers,
+        overview=Overview(context, operations, duties, peers),
+        bans=bans,
+        tail=tail,
+    )
+    try:
+        async with serving(context, Facts(context, directories, bans).routes()) as listener:
+            context.ports["http"] = listener.port
+            async with asyncio.TaskGroup() as group:
+                running = [
+                    context.spawn(group, duties.run(), "duties to other rooms"),
+                    context.spawn(group, bans.run(), "exchange of bans"),
+                    context.spawn(group, tail.run(), "index of the record"),
+                ]
+                await _serve_page(context, parts, sockets)
+                for task in running:
+                    task.cancel()
+    finally:
+        await tail.close()
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(settings.admin_dir, TOKEN_FILE))
+
+
+def _index(context: Context) -> EventIndex:
+    settings = context.settings
+    return EventIndex(
+        os.path.join(settings.admin_dir, "events.db"),
+        settings.events_dir,
+        (*ROOMS, "admin"),
+        days=settings.events_days,
+        room_bytes=settings.events_bytes,
+        clock=context.clock,
+    )
+
+
+async def _serve_page(context: Context, parts: Parts, sockets: list[socket.socket]) -> None:
+    # Here and not above: FastAPI is 20 MiB that the single process's other rooms start without.
+    import uvicorn
+
+    from services.admin.app import build
+
+    class Server(uvicorn.Server):
+        @contextlib.contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            yield  # signals are process.py's
+
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            context.health.ready()
+
+    config = uvicorn.Config(
+        build(parts),
+        http="h11",
+        ws="none",
+        lifespan="off",
+        interface="asgi3",
+        log_config=None,
+        access_log=False,  # what was changed is in the record; who looked is nobody's business
+        server_header=False,
+        proxy_headers=False,
+        limit_concurrency=100,
+        timeout_keep_alive=30,
+        timeout_graceful_shutdown=context.settings.grace_seconds,
+        h11_max_incomplete_event_size=32 * 1024,
+    )
+    server = Server(config)
+
+    async def until_stopped() -> None:
+        await context.stop.wait()
+        server.should_exit = True
+
+    context.ports["admin"] = sockets[0].getsockname()[1]
+    stopping = asyncio.create_task(until_stopped())
+    try:
+        await server.serve(sockets=sockets)
+    finally:
+        stopping.cancel()
+    if not context.stop.is_set():
+        raise OSError("the page's listener ended by itself")
