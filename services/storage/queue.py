@@ -67,6 +67,14 @@ class Work:
 
 
 @dataclass(frozen=True, slots=True)
+class Claim:
+    """What a claim gave: `work`, None where nothing is due, and when something is due next at that destination."""
+
+    work: Work | None
+    following: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """What an attempt came to for one recipient. `next` matters for deferred; `warned`: a delay report goes with it."""
 
@@ -147,7 +155,7 @@ class Queue(Protocol):
     async def agenda(self) -> dict[str, float]:
         """Destination → when something is due there first."""
 
-    async def claim(self, destination: str, now: float) -> Work | None:
+    async def claim(self, destination: str, now: float) -> Claim:
         """The message that has been due longest there, in flight from now on."""
 
     async def settle(

@@ -20,6 +20,7 @@ from typing import Any, TypeVar, cast
 
 from services.storage.queue import (
     Attempt,
+    Claim,
     NewMessage,
     Outcome,
     QueuedMessage,
@@ -98,7 +99,7 @@ class SqliteQueue:
         sql = "SELECT destination, MIN(next) FROM recipients WHERE state = 0 GROUP BY destination"
         return await self._do(lambda db, _: dict(db.execute(sql).fetchall()))
 
-    async def claim(self, destination: str, now: float) -> Work | None:
+    async def claim(self, destination: str, now: float) -> Claim:
         """See `Queue.claim`."""
         return await self._do(lambda db, _: _claim(db, destination, now))
 
@@ -274,13 +275,13 @@ def _add(db: sqlite3.Connection, operation: _Operation, message: NewMessage) -> 
     return True
 
 
-def _claim(db: sqlite3.Connection, destination: str, now: float) -> Work | None:
+def _claim(db: sqlite3.Connection, destination: str, now: float) -> Claim:
     first = db.execute(
         "SELECT message FROM recipients WHERE destination = ? AND state = 0 AND next <= ? ORDER BY next LIMIT 1",
         (destination, now),
     ).fetchone()
     if first is None:
-        return None
+        return Claim(None, _next(db, destination))
     rows = db.execute(
         "UPDATE recipients SET state = 1, attempts = attempts + 1 WHERE message = ? AND destination = ? AND state = 0 "
         "AND next <= ? RETURNING address, attempts, warned",
@@ -292,11 +293,12 @@ def _claim(db: sqlite3.Connection, destination: str, now: float) -> Work | None:
         first,
     ).fetchone()
     trace, kind, sender, account, created, start, size, eight_bit, smtputf8, message_id = message
-    return Work(
+    work = Work(
         first[0], trace, kind, sender, account, created, Spooled(first[0], start, size), bool(eight_bit),
         bool(smtputf8), message_id, destination,
         tuple(Waiting(address, attempts, bool(warned)) for address, attempts, warned in sorted(rows)),
     )  # fmt: skip
+    return Claim(work, _next(db, destination))
 
 
 def _settle(

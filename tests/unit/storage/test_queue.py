@@ -54,6 +54,10 @@ def opened(test: Callable[[Opened, Path], Awaitable[None]]) -> Callable[[Path], 
     return run
 
 
+async def claimed(both: Opened, destination: str, now: float = NOW) -> Work | None:
+    return (await both.queue.claim(destination, now)).work
+
+
 def done(work: Work, outcome: str = "delivered", **other: Any) -> list[Outcome]:
     reply = other.pop("reply", "250 2.0.0 ok")
     return [Outcome(each.address, outcome, reply, **other) for each in work.recipients]  # type: ignore[arg-type]
@@ -64,17 +68,18 @@ async def test_a_message_goes_through(both: Opened, folder: Path) -> None:
     queue = both.queue
     assert await both.add("m1", "b@one.test", "c@one.test", "d@two.test")
     assert await queue.agenda() == {"one.test": NOW, "two.test": NOW}
-    work = await queue.claim("one.test", NOW)
+    work = await claimed(both, "one.test", NOW)
     assert work is not None and [each.address for each in work.recipients] == ["b@one.test", "c@one.test"]
+    assert (await queue.claim("two.test", NOW - 1)).following == NOW
     assert [each.attempts for each in work.recipients] == [1, 1]
-    assert await queue.claim("one.test", NOW) is None
+    assert await claimed(both, "one.test", NOW) is None
     assert await queue.settle(work, NOW, done(work)) is None
     assert os.listdir(folder / "msg") == ["m1"]
-    other = await queue.claim("two.test", NOW)
+    other = await claimed(both, "two.test", NOW)
     assert other is not None
     assert await queue.settle(other, NOW, done(other, "deferred", next=NOW + 300, reply="450 later")) == NOW + 300
-    assert await queue.claim("two.test", NOW + 299) is None
-    again = await queue.claim("two.test", NOW + 300)
+    assert await claimed(both, "two.test", NOW + 299) is None
+    again = await claimed(both, "two.test", NOW + 300)
     assert again is not None and again.recipients[0].attempts == 2
     await queue.settle(again, NOW + 300, done(again))
     assert await queue.details("m1") is None and os.listdir(folder / "msg") == []
@@ -84,13 +89,13 @@ async def test_a_message_goes_through(both: Opened, folder: Path) -> None:
 async def test_the_longest_due_goes_first(both: Opened, _: Path) -> None:
     await both.add("m2", "b@one.test", created=NOW + 5)
     await both.add("m3", "b@one.test", created=NOW + 1)
-    assert (await both.queue.claim("one.test", NOW + 9)).id == "m3"  # type: ignore[union-attr]
+    assert (await claimed(both, "one.test", NOW + 9)).id == "m3"  # type: ignore[union-attr]
 
 
 @opened
 async def test_history_is_kept_in_the_remotes_words(both: Opened, _: Path) -> None:
     await both.add("m1", "b@one.test", "c@two.test")
-    work = await both.queue.claim("one.test", NOW)
+    work = await claimed(both, "one.test", NOW)
     assert work is not None
     outcomes = done(work, "failed", reply="550 5.1.1 Kein Anschluss", remote="mx.one.test [192.0.2.1]")
     await both.queue.settle(work, NOW, outcomes)
@@ -108,7 +113,7 @@ async def test_history_is_kept_in_the_remotes_words(both: Opened, _: Path) -> No
 @opened
 async def test_what_was_put_off_untried_counts_no_attempt(both: Opened, _: Path) -> None:
     await both.add("m1", "b@one.test")
-    work = await both.queue.claim("one.test", NOW)
+    work = await claimed(both, "one.test", NOW)
     assert work is not None
     await both.queue.settle(work, NOW, done(work, "deferred", next=NOW + 60, tried=False))
     message = await both.queue.details("m1")
@@ -120,11 +125,11 @@ async def test_hold_release_retry_drop(both: Opened, folder: Path) -> None:
     queue = both.queue
     await both.add("m1", "b@one.test")
     assert await queue.hold("m1") and not await queue.hold("nothing")
-    assert await queue.claim("one.test", NOW) is None and await queue.agenda() == {}
+    assert await claimed(both, "one.test", NOW) is None and await queue.agenda() == {}
     assert (await queue.details("m1")).state == "held"  # type: ignore[union-attr]
     assert await queue.release("m1", NOW + 7)
     assert await queue.agenda() == {"one.test": NOW + 7}
-    work = await queue.claim("one.test", NOW + 7)
+    work = await claimed(both, "one.test", NOW + 7)
     assert work is not None
     await queue.settle(work, NOW, done(work, "deferred", next=NOW + 9000))
     assert await queue.retry("m1", NOW + 20) and await queue.agenda() == {"one.test": NOW + 20}
@@ -137,17 +142,17 @@ async def test_hold_release_retry_drop(both: Opened, folder: Path) -> None:
 @opened
 async def test_a_message_held_while_in_flight_stays_held_after(both: Opened, _: Path) -> None:
     await both.add("m1", "b@one.test")
-    work = await both.queue.claim("one.test", NOW)
+    work = await claimed(both, "one.test", NOW)
     assert work is not None
     await both.queue.hold("m1")
     assert await both.queue.settle(work, NOW, done(work, "deferred", next=NOW)) is None
-    assert await both.queue.claim("one.test", NOW + 1) is None
+    assert await claimed(both, "one.test", NOW + 1) is None
 
 
 @opened
 async def test_a_message_dropped_while_in_flight_is_not_reported(both: Opened, folder: Path) -> None:
     await both.add("m1", "b@one.test")
-    work = await both.queue.claim("one.test", NOW)
+    work = await claimed(both, "one.test", NOW)
     assert work is not None
     await both.queue.drop("m1")
     draft = both.spool.draft("r1")
@@ -160,7 +165,7 @@ async def test_a_message_dropped_while_in_flight_is_not_reported(both: Opened, f
 @opened
 async def test_a_report_comes_with_the_failure_it_tells_of(both: Opened, _: Path) -> None:
     await both.add("m1", "b@one.test")
-    work = await both.queue.claim("one.test", NOW)
+    work = await claimed(both, "one.test", NOW)
     assert work is not None
     draft = both.spool.draft("r1")
     await draft.settle()
@@ -198,7 +203,7 @@ async def test_fifty_at_once_share_transactions(both: Opened, _: Path) -> None:
 @opened
 async def test_one_that_fails_does_not_undo_its_neighbours(both: Opened, _: Path) -> None:
     await both.add("m1", "b@one.test")
-    spooled = (await both.queue.claim("one.test", NOW)).spooled  # type: ignore[union-attr]
+    spooled = (await claimed(both, "one.test", NOW)).spooled  # type: ignore[union-attr]
     again = NewMessage("m1", "m1", "submission", "", "", NOW, spooled, (("x@y.test", "y.test"),))
     results = await asyncio.gather(both.queue.add(again), both.add("m2", "c@one.test"), return_exceptions=True)
     assert isinstance(results[0], sqlite3.IntegrityError) and results[1] is True
@@ -246,13 +251,13 @@ def after_a_crash(folder: Path, before: Callable[[Opened], Awaitable[None]], now
 def test_attempts_in_flight_are_counted_and_tried_again(tmp_path: Path) -> None:
     async def before(both: Opened) -> None:
         await both.add("m1", "b@one.test", "c@one.test", "d@two.test")
-        await both.queue.claim("one.test", NOW)
+        await claimed(both, "one.test", NOW)
 
     both = after_a_crash(tmp_path, before)
     assert both.queue.recovery.interrupted == 2 and both.queue.recovery.queued == 1
 
     async def look() -> None:
-        work = await both.queue.claim("one.test", NOW + 50)
+        work = await claimed(both, "one.test", NOW + 50)
         assert work is not None and [each.attempts for each in work.recipients] == [2, 2]
         message = await both.queue.details("m1")
         assert message is not None
@@ -288,7 +293,7 @@ def test_a_restored_queue_starts_held(tmp_path: Path) -> None:
     async def before(both: Opened) -> None:
         await both.add("m1", "b@one.test", "c@one.test")
         await both.add("m2", "b@two.test")
-        await both.queue.claim("two.test", NOW)
+        await claimed(both, "two.test", NOW)
         await both.add("m3", "left@during.test")
         both.spool.remove("m3")
         Path(both.spool.folder, "held").touch()

@@ -1,0 +1,303 @@
+"""Empties the queue: what is due, to which destination, over how many connections, and what follows from each attempt.
+
+    lanes.pick → a worker per connection: queue.claim → Courier.attempt → schedule → reports → queue.settle → next claim
+
+One worker serves one destination and keeps its connection from message to message. What an attempt came to is recorded
+in one transaction with the reports about it, then as events. A destination that could not be reached puts off all that
+is due there without further attempts. Stopping lets attempts in flight end within the grace; those that do not end are
+left in flight on disk, and the next start counts them.
+
+`added` is called by submission, forwards and `release`; admin's requests come through `endpoints`. Times in the queue
+are the clock's, which tests move.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from services.policy.schedule import LOCAL as LOCAL_SCHEDULE
+from services.policy.schedule import GiveUp, Retry, Schedule
+from services.runtime.dns import Lookup
+from services.runtime.events import new_trace_id
+from services.runtime.process import Context
+from services.smtp.client import Timeouts
+from services.smtp_out.attempt import Attempted, Courier, Said
+from services.smtp_out.lanes import Lane, Lanes
+from services.smtp_out.next_hop import LOCAL, Hops
+from services.smtp_out.reports import Reports
+from services.storage.queue import NewMessage, Outcome, Queue, Work
+from services.storage.spool import Spool
+
+# The lanes are kept in step with the queue by each event; this finds what an error on the way may have left out.
+REFRESH_SECONDS = 60.0
+# After a fault of our own, so that it does not spin.
+FAULT_SECONDS = 30.0
+# Messages after which a connection makes room, where destinations without one wait.
+TURN = 10
+
+
+@dataclass(frozen=True, slots=True)
+class _Verdict:
+    """What is to be recorded of one attempt."""
+
+    work: Work
+    outcomes: list[Outcome]
+    reports: list[NewMessage]
+
+
+class QueueRunner:
+    """One per process; `run` until stopped."""
+
+    def __init__(
+        self,
+        context: Context,
+        queue: Queue,
+        spool: Spool,
+        lookup: Lookup,
+        destination_of: Callable[[str], str],
+        timeouts: Timeouts | None = None,
+    ) -> None:
+        settings = context.settings
+        self._context, self._queue, self._spool = context, queue, spool
+        self._hops, self._timeouts = Hops(settings, lookup), timeouts
+        self._reports = Reports(settings, spool, destination_of)
+        self._lanes = Lanes(settings.out_concurrency)
+        self._schedule = Schedule(
+            settings.retry_first, settings.retry_most, settings.give_up_after, settings.warn_after
+        )
+        self._local_schedule = Schedule(
+            LOCAL_SCHEDULE.first, LOCAL_SCHEDULE.most, settings.give_up_after, settings.warn_after
+        )
+        self._wake = asyncio.Event()
+        self._workers: set[asyncio.Task[None]] = set()
+        self._unsettled: list[_Verdict] = []
+        self._stopping = False
+
+    def added(self, destinations: Iterable[str], when: float) -> None:
+        """Something was queued for these."""
+        for destination in destinations:
+            self._lanes.due(destination, when)
+        self._wake.set()
+
+    async def refresh(self) -> None:
+        """Look at the queue anew: after a release, a retry, a change of routes."""
+        for destination, when in (await self._queue.agenda()).items():
+            self._lanes.due(destination, when)
+        self._lanes.tidy(self._context.clock())
+        self._wake.set()
+
+    async def retry(self) -> None:
+        """The owner wants everything tried now, also where a destination was down."""
+        self._lanes.forgive()
+        await self.refresh()
+
+    async def run(self) -> None:
+        """Work until `stop`. Every task it makes is ended when it returns."""
+        await self.refresh()
+        refreshed = self._context.clock()
+        async with asyncio.TaskGroup() as workers:
+            while not self._stopping:
+                self._wake.clear()
+                now = self._context.clock()
+                if now - refreshed >= REFRESH_SECONDS:
+                    refreshed = now
+                    await self._look_again()
+                for lane in self._lanes.pick(now):
+                    worker = workers.create_task(self._worker(lane), name=f"to {lane.destination}")
+                    self._workers.add(worker)
+                    worker.add_done_callback(self._workers.discard)
+                seconds = min(max(self._lanes.next_time() - now, 0.01), REFRESH_SECONDS)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._wake.wait(), seconds)
+
+    async def stop(self, grace: float) -> None:
+        """Begin nothing new; attempts in flight have `grace` seconds to end."""
+        self._stopping = True
+        self._wake.set()
+        workers = set(self._workers)
+        if workers:
+            await asyncio.wait(workers, timeout=grace)
+        for worker in workers:
+            worker.cancel()
+
+    async def _look_again(self) -> None:
+        """`refresh` on the loop's own account: a full disk is no reason to stop the queue."""
+        try:
+            while self._unsettled:
+                await self._settle(self._unsettled[-1])
+                self._unsettled.pop()
+            await self.refresh()
+        except Exception as error:
+            self._context.bug(new_trace_id(), error, "looking at the queue")
+
+    # --- one connection
+
+    async def _worker(self, lane: Lane) -> None:
+        courier = Courier(self._context.settings, self._context.secrets, self._spool, self._hops, self._timeouts)
+        served = 0
+        try:
+            while not self._stopping and not (served >= TURN and self._lanes.crowded):
+                claim = await self._queue.claim(lane.destination, self._context.clock())
+                self._lanes.settled(lane.destination, claim.following)
+                if claim.work is None:
+                    break
+                self._wake.set()  # there may be work for one connection more
+                await self._guarded(lane, courier, claim.work)
+                served += 1
+                if lane.running > lane.width and lane.failures:
+                    break  # it was found down meanwhile: one connection is enough to find out more
+            await courier.close()
+        except Exception as error:
+            self._context.bug(new_trace_id(), error, f"delivering to {lane.destination}")
+            self._lanes.settled(lane.destination, self._context.clock() + FAULT_SECONDS)
+        finally:
+            courier.abort()
+            self._lanes.ended(lane)
+            self._wake.set()
+
+    async def _guarded(self, lane: Lane, courier: Courier, work: Work) -> None:
+        """`_serve`; a fault of ours defers this message and leaves the others alone. Unknown means temporary."""
+        try:
+            verdict = await self._serve(lane, courier, work)
+        except Exception as error:
+            courier.abort()
+            self._context.bug(new_trace_id(), error, f"delivering {work.id} to {lane.destination}")
+            following = self._context.clock() + FAULT_SECONDS
+            reason = "an error of this server; see its log"
+            verdict = _Verdict(
+                work, [Outcome(each.address, "deferred", reason, next=following) for each in work.recipients], []
+            )
+        try:
+            await self._settle(verdict)
+        except Exception:
+            # The disk is full or gone. What is known is kept: a delivered message must not be sent again.
+            self._unsettled.append(verdict)
+            raise
+
+    async def _settle(self, verdict: _Verdict) -> None:
+        now = self._context.clock()
+        following = await self._queue.settle(verdict.work, now, verdict.outcomes, verdict.reports)
+        self._lanes.settled(verdict.work.destination, following)
+        for report in verdict.reports:
+            self.added([destination for _, destination in report.recipients], now)
+
+    async def _serve(self, lane: Lane, courier: Courier, work: Work) -> _Verdict:
+        now = self._context.clock()
+        tried = not lane.is_down(now)
+        if tried:
+            attempted = await courier.attempt(work)
+            now = self._context.clock()
+            if attempted.reached:
+                self._lanes.succeeded(lane)
+            else:
+                self._lanes.failed(lane, now, attempted.said[0].text)
+        else:
+            attempted = _put_off(work, lane.down_because)
+        outcomes, failed, late = self._decided(lane, work, attempted, now, tried)
+        reports: dict[str, NewMessage] = {}
+        try:
+            if failed and self._reports.wanted(work, "failed"):
+                reports["failed"] = await self._reports.compose(work, "failed", failed, now)
+            if late and self._reports.wanted(work, "delayed"):
+                reports["delayed"] = await self._reports.compose(work, "delayed", late, now)
+        except OSError as error:
+            # Nobody fails untold: they are tried, and fail, once more when there is room for the report.
+            self._context.bug(new_trace_id(), error, f"reporting about {work.id}")
+            outcomes = [_untold(each, now + FAULT_SECONDS) for each in outcomes]
+        self._record(work, attempted, outcomes, tried, reports)
+        return _Verdict(work, outcomes, list(reports.values()))
+
+    def _decided(
+        self, lane: Lane, work: Work, attempted: Attempted, now: float, tried: bool
+    ) -> tuple[list[Outcome], list[Said], list[Said]]:
+        """The outcomes for the queue, and of whom the sender is told: the failed, and the late."""
+        waiting = {each.address: each for each in work.recipients}
+        schedule = self._local_schedule if lane.destination == LOCAL else self._schedule
+        outcomes: list[Outcome] = []
+        failed: list[Said] = []
+        late: list[Said] = []
+        for said in attempted.said:
+            recipient = waiting[said.address]
+            outcome, following, warn = said.outcome, 0.0, False
+            if outcome == "deferred":
+                if tried:
+                    decision = schedule.after_failure(work.created, now, recipient.attempts, warned=recipient.warned)
+                else:
+                    decision = schedule.put_off(work.created, now, lane.down_until, warned=recipient.warned)
+                match decision:
+                    case GiveUp():
+                        outcome = "failed"
+                    case Retry(following, warn):
+                        pass
+            if outcome == "failed":
+                failed.append(said)
+            if warn:
+                late.append(said)
+            outcomes.append(Outcome(said.address, outcome, said.text, said.remote, following, warn, tried))
+        return outcomes, failed, late
+
+    # --- what the owner can look up
+
+    def _record(
+        self,
+        work: Work,
+        attempted: Attempted,
+        outcomes: list[Outcome],
+        tried: bool,
+        reports: dict[str, NewMessage],
+    ) -> None:
+        events = self._context.events
+        attempts = {each.address: each.attempts for each in work.recipients}
+        for said, outcome in zip(attempted.said, outcomes, strict=True):
+            given_up = outcome.outcome == "failed" and said.outcome == "deferred"
+            if tried or given_up:
+                events.emit(
+                    "attempt",
+                    work.trace,
+                    outcome={"delivered": "accept", "deferred": "defer", "failed": "reject"}[said.outcome],
+                    queue_id=work.id,
+                    sender=work.sender,
+                    recipient=said.address,
+                    remote=said.remote,
+                    reply=said.reply,
+                    reason=said.reason,
+                    stage=said.phase,
+                    attempts=attempts[said.address],
+                    next=round(outcome.next) or None,
+                    tls=attempted.encrypted,
+                )
+            if outcome.outcome == "failed":
+                self._record_failure(work, said, given_up, reports.get("failed"))
+            if outcome.warned and (report := reports.get("delayed")):
+                events.emit(
+                    "bounced", work.trace, outcome="defer", queue_id=work.id, recipient=said.address,
+                    report=report.id, reason="it is late: its sender is told that it is still tried",
+                )  # fmt: skip
+
+    def _record_failure(self, work: Work, said: Said, given_up: bool, report: NewMessage | None) -> None:
+        why = f"given up after {self._context.settings.give_up_after // 3600} hours" if given_up else "it was refused"
+        if report is not None:
+            kind, reason = "bounced", f"{why}: its sender is told"
+        elif work.kind == "report":
+            kind, reason = "dropped", f"{why}: it is a report itself, and nobody is told of those"
+        else:
+            kind, reason = "dropped", f"{why}: it has no sender to tell"
+        self._context.events.emit(
+            kind, work.trace, outcome="reject", queue_id=work.id, sender=work.sender, recipient=said.address,
+            reply=said.text, report=report.id if report else None, reason=reason,
+        )  # fmt: skip
+
+
+def _untold(outcome: Outcome, following: float) -> Outcome:
+    if outcome.outcome == "delivered":
+        return outcome
+    return dataclasses.replace(outcome, outcome="deferred", next=max(outcome.next, following), warned=False)
+
+
+def _put_off(work: Work, because: str) -> Attempted:
+    reason = f"not tried: {because}"
+    return Attempted(tuple(Said(each.address, "deferred", "4.4.1", reason=reason) for each in work.recipients))
