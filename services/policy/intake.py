@@ -1,0 +1,99 @@
+"""What smtp-in decides about a message from outside, stage by stage, before a byte of it is kept.
+
+**connect** and **helo** are accepted: who the peer is and what it calls itself is recorded for `trace`, and proves
+nothing. Limits of connections and of time are the engine's.
+
+**mail**: any sender may be named, the null sender too (a bounce must get through, RFC 5321 §4.5.5). While the disk is
+below its reserve the mail waits at its sender: better late than half written.
+
+**rcpt**, in this order, by what `policy/routes.py` found for the address:
+
+1. The directory is not there yet (admin has published nothing): we cannot know, so the peer tries again. Never 550.
+2. Not a domain of ours: relaying is denied. There is no network or address that is trusted to relay through here.
+3. An address that leads nowhere: refused now, at the sender's server, which tells its author. Taking the message and
+   bouncing it later would make us a source of back-scatter.
+4. An account that takes no mail: the same, with the code that says so (5.2.1).
+5. Else it leads to mailboxes, to addresses elsewhere, or to both.
+
+**data**, once the header is here:
+
+1. More than 50 Received fields: it is going round (RFC 5321 §6.3; Postfix stops at 50 too).
+2. A `Delivered-To` that names where we are about to put it: it has been there, and came back through somebody's
+   forwarding. Only that recipient is left out, since it has its copy; when nobody is left, the message is refused.
+3. Else it is taken, and 250 is said once it is durable everywhere.
+
+Pure: what the directory and the disk say is passed in.
+"""
+
+from __future__ import annotations
+
+from services.policy.routes import NotLocal, Routing, Unknown
+from services.policy.verdict import Reason, Verdict, refused
+from services.protocol import reply as replies
+from services.protocol.reply import Reply
+
+MAX_HOPS = 50
+
+_CONNECT = Verdict("connect", "accept")
+_HELO = Verdict("helo", "accept")
+_MAIL = Verdict("mail", "accept", replies.SENDER_OK)
+_RCPT = Verdict("rcpt", "accept", replies.RECIPIENT_OK)
+_DATA = Verdict("data", "accept")
+
+_NO_ROOM = "less is free on the disk than the reserve (DISK_RESERVE_PERCENT, DISK_RESERVE_BYTES)"
+_TOO_MANY_HOPS = Reply(554, "5.4.6", f"more than {MAX_HOPS} Received lines: the message goes round in a circle")
+_DELIVERED_BEFORE = Reply(554, "5.4.6", "the message was delivered here before: it goes round in a circle")
+_NO_DIRECTORY = Reply(451, "4.3.0", "the list of addresses is not ready, try again in a minute")
+
+
+def connection() -> Verdict:
+    """A peer connected."""
+    return _CONNECT
+
+
+def hello() -> Verdict:
+    """It said what it calls itself."""
+    return _HELO
+
+
+def sender(*, room_on_disk: bool) -> Verdict:
+    """MAIL."""
+    if not room_on_disk:
+        return refused("mail", replies.INSUFFICIENT_STORAGE, "disk-reserve", _NO_ROOM)
+    return _MAIL
+
+
+def recipient(address: str, found: Routing[object] | Unknown | NotLocal | None) -> Verdict:
+    """RCPT. `found` is what the address leads to; None: there is no directory to ask."""
+    if found is None:
+        return refused("rcpt", _NO_DIRECTORY, "no-directory", "admin has not published the list of addresses yet")
+    if isinstance(found, NotLocal):
+        return refused("rcpt", replies.RELAYING_DENIED, "not-local", f"{address} is in no domain that is served here")
+    if isinstance(found, Unknown):
+        if found.disabled:
+            reply, text = replies.mailbox_disabled(address), f"{address} is disabled"
+        else:
+            reply, text = replies.mailbox_unavailable(address), f"{address} is no account and no alias"
+        return refused("rcpt", reply, "disabled" if found.disabled else "unknown-recipient", found.reason or text)
+    if found.skipped:
+        skipped = ", ".join(found.skipped)
+        return Verdict("rcpt", "accept", _RCPT.reply, (Reason("dead-target", f"leads nowhere: {skipped}"),))
+    return _RCPT
+
+
+def body_begins(*, room_on_disk: bool) -> Verdict:
+    """DATA, before 354: the last moment at which the disk can say no cheaply."""
+    if not room_on_disk:
+        return refused("data", replies.INSUFFICIENT_STORAGE, "disk-reserve", _NO_ROOM)
+    return _DATA
+
+
+def message(hops: int, *, places: int, been_there: int) -> Verdict:
+    """The body is here. It would go to `places` mailboxes and forwards, and has been at `been_there` of them."""
+    if hops > MAX_HOPS:
+        return refused("data", _TOO_MANY_HOPS, "hops", f"{hops} Received lines")
+    if been_there and been_there >= places:
+        return refused("data", _DELIVERED_BEFORE, "loop", "its Delivered-To names the recipient: it came back")
+    if been_there:
+        return Verdict("data", "accept", None, (Reason("loop", f"left out {been_there} places where it has been"),))
+    return _DATA
