@@ -12,8 +12,9 @@ below its reserve the mail waits at its sender: better late than half written.
 2. Not a domain of ours: relaying is denied. There is no network or address that is trusted to relay through here.
 3. An address that leads nowhere: refused now, at the sender's server, which tells its author. Taking the message and
    bouncing it later would make us a source of back-scatter.
-4. An account that takes no mail: the same, with the code that says so (5.2.1).
-5. Else it leads to mailboxes, to addresses elsewhere, or to both.
+4. Only accounts that take no mail: the same, with the code that says so (5.2.1).
+5. Else it leads to mailboxes, to addresses elsewhere, or to both. A disabled member of a list gets no copy and stops
+   nobody else's.
 
 **data**, once the header is here:
 
@@ -27,7 +28,9 @@ Pure: what the directory and the disk say is passed in.
 
 from __future__ import annotations
 
-from services.policy.routes import NotLocal, Routing, Unknown
+from typing import Any
+
+from services.policy.routes import A, NotLocal, Routing, Unknown
 from services.policy.verdict import Reason, Verdict, refused
 from services.protocol import reply as replies
 from services.protocol.reply import Reply
@@ -63,22 +66,27 @@ def sender(*, room_on_disk: bool) -> Verdict:
     return _MAIL
 
 
-def recipient(address: str, found: Routing[object] | Unknown | NotLocal | None) -> Verdict:
+def takers(found: Routing[A]) -> tuple[A, ...]:
+    """The mailboxes of `found` that take mail now."""
+    return tuple(account for account in found.mailboxes if account.enabled)
+
+
+def recipient(address: str, found: Routing[Any] | Unknown | NotLocal | None) -> Verdict:
     """RCPT. `found` is what the address leads to; None: there is no directory to ask."""
     if found is None:
         return refused("rcpt", _NO_DIRECTORY, "no-directory", "admin has not published the list of addresses yet")
     if isinstance(found, NotLocal):
         return refused("rcpt", replies.RELAYING_DENIED, "not-local", f"{address} is in no domain that is served here")
     if isinstance(found, Unknown):
-        if found.disabled:
-            reply, text = replies.mailbox_disabled(address), f"{address} is disabled"
-        else:
-            reply, text = replies.mailbox_unavailable(address), f"{address} is no account and no alias"
-        return refused("rcpt", reply, "disabled" if found.disabled else "unknown-recipient", found.reason or text)
-    if found.skipped:
-        skipped = ", ".join(found.skipped)
-        return Verdict("rcpt", "accept", _RCPT.reply, (Reason("dead-target", f"leads nowhere: {skipped}"),))
-    return _RCPT
+        text = found.reason or f"{address} is no account and no alias"
+        return refused("rcpt", replies.mailbox_unavailable(address), "unknown-recipient", text)
+    closed = [account.address for account in found.mailboxes if not account.enabled]
+    if closed and len(closed) == len(found.mailboxes) and not found.forwards:
+        text = f"{closed[0]} is disabled"
+        return refused("rcpt", replies.mailbox_disabled(address), "disabled", text)
+    reasons = [Reason("disabled-target", f"{name} is disabled and gets no copy") for name in closed]
+    reasons += [Reason("dead-target", f"{name} leads nowhere") for name in found.skipped]
+    return Verdict("rcpt", "accept", replies.RECIPIENT_OK, tuple(reasons)) if reasons else _RCPT
 
 
 def body_begins(*, room_on_disk: bool) -> Verdict:
