@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 
 from services.setup import apply
@@ -27,6 +28,9 @@ def main() -> int:
         folders = apply.hold_volumes(arguments.root, places(uid, gid))
         owners = [(room, uid_of(room, uid), gid_of(room, gid)) for room in (*ROOMS, "docker-filter")]
         made = apply.hold_secrets(arguments.root, owners)
+        if folders or made:
+            # After a power cut Docker starts the rooms again, but not this: what they were given must be there.
+            os.sync()
     except OSError as error:
         print(f"setup: {error}", file=sys.stderr)
         return 1
