@@ -72,7 +72,7 @@ def test_the_trace_of_a_connection_that_did_nothing(at_home: House) -> None:
 def test_a_changed_password_counts_at_once(at_home: House) -> None:
     ann = at_home.account()
     assert guess(at_home, ann, "127.0.0.1", PASSWORD) == 250
-    at_home.command("account", "password", ann, stdin="another good one\n")
+    at_home.command("account", "password", ann, "--stdin", stdin="another good one\n")
     assert guess(at_home, ann, "127.0.0.81", PASSWORD) == 535
     assert guess(at_home, ann, "127.0.0.1", "another good one") == 250
 
