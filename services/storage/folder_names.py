@@ -6,10 +6,10 @@ Called by account and by delivery. Maildir++ as Dovecot writes it: all folders l
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 
+from services.protocol.imap_names import decode_name, encode_name
+from services.protocol.imap_syntax import BadSyntax
 from services.storage.errors import BadName
 
 SEPARATOR = "."
@@ -59,70 +59,25 @@ def parents(name: str) -> list[str]:
 
 def to_folder(name: str) -> str:
     """The folder of a mailbox below the Maildir; "" for INBOX itself."""
-    return "" if name == INBOX else "." + encode_utf7(name)
+    return "" if name == INBOX else "." + encode_name(name).decode("ascii")
 
 
 def from_folder(folder: str) -> str | None:
     """The mailbox that a folder's name stands for; None for what is no mailbox.
 
-    A folder that is not modified UTF-7 (some servers write UTF-8) is shown by its own name: hidden mail is lost mail.
+    UTF-8, which some servers write, is read too; what is neither is shown by its own name: hidden mail is lost mail.
     """
     if len(folder) < 2 or folder[0] != "." or folder[1] == ".":
         return None
     try:
-        name = decode_utf7(folder[1:])
-        if canonical(name) == name and name != INBOX and to_folder(name) == folder:
-            return name
-    except BadName:
-        pass
+        raw = folder[1:].encode("utf-8")
+    except UnicodeEncodeError:  # octets that are no text at all
+        return None
     try:
-        return folder[1:] if canonical(folder[1:]) == folder[1:] != INBOX else None
+        name = decode_name(raw)
+    except BadSyntax:
+        name = folder[1:]
+    try:
+        return name if canonical(name) == name != INBOX else None
     except BadName:
         return None
-
-
-def encode_utf7(text: str) -> str:
-    """RFC 3501 §5.1.3: printable ASCII as it is, & as &-, all else as &<base64 of UTF-16BE>-."""
-    out: list[str] = []
-    run: list[str] = []
-
-    def end_run() -> None:
-        if run:
-            coded = base64.b64encode("".join(run).encode("utf-16-be", "surrogatepass")).decode("ascii")
-            out.append(f"&{coded.rstrip('=').replace('/', ',')}-")
-            run.clear()
-
-    for letter in text:
-        if " " <= letter <= "~":
-            end_run()
-            out.append("&-" if letter == "&" else letter)
-        else:
-            run.append(letter)
-    end_run()
-    return "".join(out)
-
-
-def decode_utf7(text: str) -> str:
-    """The other way; raises BadName for what `encode_utf7` would not have written."""
-    out: list[str] = []
-    position = 0
-    while (start := text.find("&", position)) >= 0:
-        end = text.find("-", start)
-        if end < 0:
-            raise BadName("modified UTF-7 that does not end")
-        out.append(text[position:start])
-        coded = text[start + 1 : end]
-        if coded:
-            try:
-                raw = base64.b64decode(coded.replace(",", "/") + "=" * (-len(coded) % 4), validate=True)
-                out.append(raw.decode("utf-16-be"))
-            except (binascii.Error, ValueError):
-                raise BadName("modified UTF-7 that is none") from None
-        else:
-            out.append("&")
-        position = end + 1
-    out.append(text[position:])
-    name = "".join(out)
-    if encode_utf7(name) != text:  # RFC 3501 §5.1.3: superfluous shifts are forbidden, one name has one form
-        raise BadName("modified UTF-7 in a form that nobody should write")
-    return name

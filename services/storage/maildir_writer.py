@@ -112,12 +112,15 @@ class _Targets:
         folder = to_folder(mailbox)
         parts = (*account_parts(account), *((folder,) if folder else ()), "new")
         try:
-            descriptor = walk(self.mail, *parts, last=FOLDER)
-            self.readable.add(descriptor)
-        except PermissionError:
-            descriptor = walk(self.mail, *parts, last=PASSAGE)
+            try:
+                descriptor = walk(self.mail, *parts, last=FOLDER)
+                self.readable.add(descriptor)
+            except PermissionError:
+                descriptor = walk(self.mail, *parts, last=PASSAGE)
         except MailboxMissing as error:
             return error
+        except PermissionError:  # a tree moved in from elsewhere: `provision` opens it to us
+            return MailboxMissing(f"{mailbox} is not open to delivery")
         return descriptor
 
     def close(self) -> None:
@@ -250,8 +253,9 @@ class MaildirWriter:
     def _rename(self, one: Staged) -> None:
         try:
             os.rename(one.name, one.name, src_dir_fd=self._staging.folder, dst_dir_fd=one.target)
-        except FileNotFoundError:
-            raise MailboxMissing(one.letter.mailbox) from None  # its folder went between the look and the rename
+        except (FileNotFoundError, PermissionError):
+            # Its folder went between the look and the rename, or is not open to us: `provision` makes it so.
+            raise MailboxMissing(one.letter.mailbox) from None
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
@@ -316,7 +320,7 @@ class MaildirWriter:
     def _link(self, one: Staged, targets: _Targets) -> None:
         try:
             os.link(one.letter.key, one.name, src_dir_fd=self._staging.once, dst_dir_fd=one.target)
-        except FileNotFoundError:
+        except (FileNotFoundError, PermissionError):
             raise MailboxMissing(one.letter.mailbox) from None
         except OSError as error:
             if error.errno != errno.EXDEV:

@@ -1,7 +1,8 @@
 """Account folders: made, put aside, purged; with the modes that let smtp-in add mail but neither list nor read it.
 
-Called by the imap room, which owns the mail volume's account folders (uid MAIL_UID). Folder roots, `new` and `tmp` are
-2730: the mail group may add and rename by name. `cur` is 2700. setgid hands the mail group on to what is made inside.
+Called by the imap room, which owns the mail volume's account folders (uid MAIL_UID). `new` and `tmp` are 2730: the mail
+group may add files and neither list nor read them. Domain folders and folder roots are 2710: it passes through, and can
+neither make nor rename folders. `cur` is 2700. setgid hands the mail group on to what is made inside.
 """
 
 from __future__ import annotations
@@ -11,12 +12,12 @@ import os
 import shutil
 
 from services.storage.errors import BadName
-from services.storage.folder_names import to_folder
+from services.storage.folder_names import from_folder, to_folder
 from services.storage.paths import FOLDER, account_parts, safe_part
 
 # docker-mailserver's five, in its spelling; `account.SPECIAL_USE` gives them their flags.
 FIRST_MAILBOXES = ("Drafts", "Sent", "Junk", "Trash", "Archive")
-ROOT_MODE = 0o2730
+ROOT_MODE = 0o2710
 MODES = {"cur": 0o2700, "new": 0o2730, "tmp": 0o2730}
 RETIRED = ".deleted"
 
@@ -24,24 +25,23 @@ RETIRED = ".deleted"
 def provision(mail_dir: str, address: str) -> bool:
     """Make the account's Maildir with Drafts, Sent, Junk, Trash and Archive; True if anything was made.
 
-    Idempotent, and safe on a docker-mailserver tree mounted as it is: nothing is removed or renamed, and modes are set
-    only on folders of our own uid. The five are made with the account only: a mailbox that its owner deleted stays
-    deleted. Raises BadName, OSError.
+    Idempotent, and safe on a docker-mailserver tree mounted as it is: nothing is removed or renamed, modes are set on
+    what is there, and only on folders of our own uid. The five are made with the account only: a mailbox that its owner
+    deleted stays deleted. Raises BadName, OSError.
     """
     domain, local = account_parts(address)
     volume = os.open(mail_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         made = False
-        # Whoever may deliver passes through a domain's folder, and needs to list it as little.
-        below = _enter(volume, domain, 0o2710)
+        below = _enter(volume, domain, ROOT_MODE)
         try:
             is_new = not _is_maildir(below, local)
             account = _enter(below, local, ROOT_MODE)
             try:
                 made |= make_folder(account)
-                if is_new:
-                    for name in FIRST_MAILBOXES:
-                        made |= make_mailbox(account, to_folder(name))
+                folders = [to_folder(name) for name in FIRST_MAILBOXES] if is_new else _subfolders(account)
+                for folder in folders:
+                    made |= make_mailbox(account, folder)
             finally:
                 os.close(account)
             os.fsync(below)
@@ -142,6 +142,12 @@ def _retired(mail_dir: str) -> list[tuple[str, str, int]]:
     return [(name, owner, int(since)) for name, owner, since in parsed if since.isdecimal()]
 
 
+def _subfolders(account: int) -> list[str]:
+    with os.scandir(account) as entries:
+        folders = [one.name for one in entries if one.name.startswith(".") and one.is_dir(follow_symlinks=False)]
+    return [name for name in folders if from_folder(name) is not None and _is_maildir(account, name)]
+
+
 def _is_maildir(parent: int, name: str) -> bool:
     try:
         os.stat(f"{name}/cur", dir_fd=parent)
@@ -156,10 +162,8 @@ def _enter(parent: int, name: str, mode: int) -> int:
         os.mkdir(name, 0o700, dir_fd=parent)
     try:
         descriptor = os.open(name, FOLDER, dir_fd=parent)
-    except OSError as error:
-        if os.path.islink(name) or isinstance(error, NotADirectoryError):
-            raise BadName(f"{name} is not a folder") from error
-        raise
+    except NotADirectoryError as error:  # a file, or a link, which we do not follow
+        raise BadName(f"{name} is not a folder") from error
     _set_mode(descriptor, mode)
     return descriptor
 

@@ -1,0 +1,96 @@
+"""SQLite files: opened, migrated by numbered SQL, kept durable as their content needs.
+
+Used by state and cache (and fit for the queue's). `PRAGMA user_version` is the number of the last migration applied; a
+higher one than ours was written by a newer program and is refused: it may mean things this one would overwrite.
+
+WAL: a commit appends to one file and readers never wait. `synchronous=FULL` fsyncs it at each commit: what was told to
+a client must not be forgotten. NORMAL leaves that to the next checkpoint: after a power cut the last commits are gone,
+the rest is whole; enough for what can be made again (cache) and what is settled a second later (flags, see state).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from services.storage.errors import CorruptState, NewerSchema
+
+MIGRATIONS = os.path.join(os.path.dirname(__file__), "migrations")
+# Only a backup's reader or a person with the sqlite3 tool is ever beside us.
+_BUSY_MS = 5_000
+# Rows held at a time, below SQLite's limit of parameters.
+_AT_ONCE = 500
+_NUMBERED = re.compile(r"(\d{4})_\w+\.sql")
+
+
+def open_database(path: str, kind: str, *, durable: bool, page_cache_kib: int) -> sqlite3.Connection:
+    """Open or make `path` and bring it to the newest schema of `kind` (a folder in migrations/).
+
+    Autocommit; use `transaction`. Raises NewerSchema, CorruptState (not a database), sqlite3.Error.
+    """
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=64)
+    try:
+        connection.execute(f"PRAGMA busy_timeout={_BUSY_MS}")
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
+        connection.execute(f"PRAGMA cache_size=-{page_cache_kib}")
+        migrate(connection, os.path.join(MIGRATIONS, kind), os.path.basename(path))
+    except sqlite3.DatabaseError as error:
+        connection.close()
+        if isinstance(error, sqlite3.OperationalError) and "malformed" not in str(error):
+            raise  # locked, full, not readable: the file itself may be well
+        raise CorruptState(f"{os.path.basename(path)}: {error}") from error
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def migrate(connection: sqlite3.Connection, folder: str, name: str) -> None:
+    """Apply the migrations in `folder` that are not applied yet, each in a transaction of its own."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    steps = sorted((int(found[1]), file) for file in os.listdir(folder) if (found := _NUMBERED.fullmatch(file)))
+    if version > steps[-1][0]:
+        raise NewerSchema(f"{name} has schema {version}, this version knows {steps[-1][0]}: it is from a newer one")
+    for number, file in steps:
+        if number > version:
+            with open(os.path.join(folder, file), encoding="utf-8") as sql:
+                # One script, so that a crash in the middle leaves the version before, not half a schema.
+                connection.executescript(f"BEGIN IMMEDIATE;\n{sql.read()}\nPRAGMA user_version={number};\nCOMMIT;")
+
+
+def rows_by_uid(
+    connection: sqlite3.Connection, what: str, table: str, mailbox: int, uids: Sequence[int]
+) -> Iterator[tuple[Any, ...]]:
+    """The columns `what` (the first is uid) of those of `uids` that are in `table`, ascending.
+
+    Reads a range where most of it is asked for (FETCH 1:*), else looks each up.
+    """
+    uids = sorted(uids)
+    for start in range(0, len(uids), _AT_ONCE):
+        some = uids[start : start + _AT_ONCE]
+        if some[-1] - some[0] < 4 * len(some):
+            sql = f"SELECT {what} FROM {table} WHERE mailbox = ? AND uid BETWEEN ? AND ? ORDER BY uid"
+            wanted = set(some)
+            yield from [row for row in connection.execute(sql, (mailbox, some[0], some[-1])) if row[0] in wanted]
+        else:
+            marks = ", ".join("?" * len(some))
+            sql = f"SELECT {what} FROM {table} WHERE mailbox = ? AND uid IN ({marks}) ORDER BY uid"
+            yield from connection.execute(sql, (mailbox, *some)).fetchall()
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    """All or nothing of what is executed inside."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield connection
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
