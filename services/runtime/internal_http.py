@@ -145,6 +145,8 @@ class _Service:
             await self._serve(reader, writer)
         except (TimeoutError, OSError, h11.ProtocolError):
             pass  # the peer went away or does not speak HTTP: its own affair
+        except asyncio.CancelledError:
+            pass  # the room ends; Python 3.11's streams would print a traceback for a cancelled connection
         finally:
             self.writers.discard(writer)
             writer.close()
