@@ -120,12 +120,6 @@ class Database:
         rows = self._rows("SELECT value FROM meta WHERE name = ?", name)
         return str(rows[0][0]) if rows else ""
 
-    def copy_to(self, path: str) -> None:
-        """Write a consistent copy, with hashes, to the new file `path` (0600): for backups."""
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-        with self.lock, contextlib.closing(sqlite3.connect(path)) as target:
-            self.connection.backup(target)
-
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """One write transaction: committed at the end, rolled back on any exception."""
