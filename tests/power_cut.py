@@ -1,9 +1,10 @@
 """A power cut at any step of a writer, for tests: `with power_cut(steps) as cut: write()`.
 
 Replaces the `os` functions that change a disk. The step after `steps` raises PowerCut, and so does every later one, so
-that no clean-up runs that a machine without power could not run. Then the disk is put into the worst state that POSIX
-allows: what was written but not fsynced is gone, and with `names_lost` so are creations, renames and removals in
-folders that were not fsynced since. Covers small files written through `os`; not mmap, not SQLite.
+that no clean-up runs that a machine without power could not run. Then the disk is put into a state that POSIX allows:
+what was written but not fsynced is gone, and of the creations, renames and removals in folders that were not fsynced
+since, `names_lost` are: "none", "all", or "older", all but the last (a file system may write names in any order).
+Covers small files written through `os`; not mmap, not SQLite.
 """
 
 import contextlib
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+NAMES_LOST = ("none", "all", "older")
 CHANGING = ("open", "write", "fsync", "fchmod", "rename", "replace", "mkdir", "symlink", "unlink", "rmdir", "truncate")
 
 
@@ -138,19 +140,19 @@ class Disk:
     def _names_changed(self, name: str, undo: Callable[[], Any]) -> None:
         self._undo.append((os.path.dirname(name), undo))
 
-    def lose(self, names_lost: bool) -> None:
+    def lose(self, names_lost: str) -> None:
         """Take away what the disk had not promised to keep."""
         for path in self._unsynced:
             if os.path.isfile(path) and not os.path.islink(path):
                 Path(path).write_bytes(b"")
-        if names_lost:
-            for _, undo in reversed(self._undo):
-                with contextlib.suppress(FileNotFoundError):
-                    undo()
+        lost = {"none": [], "all": self._undo, "older": self._undo[:-1]}[names_lost]
+        for _, undo in reversed(lost):
+            with contextlib.suppress(FileNotFoundError, FileExistsError):
+                undo()
 
 
 @contextlib.contextmanager
-def power_cut(steps: int, *, names_lost: bool = False) -> Iterator[Disk]:
+def power_cut(steps: int, *, names_lost: str = "none") -> Iterator[Disk]:
     """Let `steps` changes of the disk happen, then cut the power; `disk.happened` says whether it came to that."""
     disk = Disk(steps)
     with contextlib.ExitStack() as patched:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -121,8 +122,7 @@ def check(pair: Pair, hostname: str, now: float) -> Certificate:
     chain, _ = read(pair)
     certificate = describe(chain[0])
     if certificate.not_after <= now:
-        days = int((now - certificate.not_after) // 86_400)
-        raise Unusable(f"{pair.origin}: the certificate expired {days} days ago; renew it")
+        raise Unusable(f"{pair.origin}: the certificate expired on {day(certificate.not_after)}; renew it")
     if certificate.not_before > now:
         raise Unusable(f"{pair.origin}: the certificate is not valid yet; is this machine's clock right?")
     if not covers(certificate.names, hostname):
@@ -132,6 +132,11 @@ def check(pair: Pair, hostname: str, now: float) -> Certificate:
             f"get one that names {hostname}, or set MAIL_HOSTNAME"
         )
     return certificate
+
+
+def day(moment: float) -> str:
+    """2026-11-15 in UTC."""
+    return time.strftime("%Y-%m-%d", time.gmtime(moment))
 
 
 def is_address(name: str) -> bool:

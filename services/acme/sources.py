@@ -1,6 +1,6 @@
 """Where a certificate comes from, one class per SSL_TYPE.
 
-`glance` is asked every few seconds in the room: it looks at links, sizes and times and returns a token that differs
+`glance` is asked every few seconds in the room: it looks at sizes and times and returns a token that differs
 when anything may have changed; it reads no file and never raises. `take` runs in the short process and returns the pair
 to serve. A source reads; only `SelfSigned` makes anything, in a folder of its own.
 """
@@ -61,7 +61,7 @@ class LetsEncrypt:
     root: str = LETSENCRYPT
 
     def glance(self) -> str:
-        """Each lineage's two links with their targets' sizes and times.
+        """What each lineage's two links lead to.
 
         certbot writes new files into `archive` and moves the links one after the other. Copies in place of links work
         too: their times move.
@@ -157,12 +157,12 @@ def source_for(settings: Settings, letsencrypt: str = LETSENCRYPT) -> Source:
 
 
 def _look(path: str) -> str:
-    """What a change of the file behind `path` would change: where the link points, the file's size, time and inode."""
+    """What differs when another file is behind `path`, or the same was written: size, time and identity."""
     try:
         state = os.stat(path)
     except OSError as error:
         return f"{error.errno}"
-    return f"{os.path.realpath(path)} {state.st_size} {state.st_mtime_ns} {state.st_ino}"
+    return f"{state.st_size} {state.st_mtime_ns} {state.st_dev} {state.st_ino}"
 
 
 def _read_pair(chain_path: str, key_path: str) -> Pair:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
+from services.acme.certificate import day
 from services.acme.sources import Source
 from services.acme.task import Order, Outcome, TaskFailed
 from services.runtime.events import new_trace_id
@@ -123,12 +124,12 @@ class Watch:
 
     def _warn_of_expiry(self, now: float) -> None:
         certificate = self.outcome.certificate
-        if certificate is None or (left := (certificate.not_after - now) / DAY) > WARN_DAYS:
+        if certificate is None or certificate.not_after - now > WARN_DAYS * DAY:
             return
         today = int(now // DAY)
         if today == self._warned_on:
             return
         self._warned_on = today
-        reason = f"the certificate expires in {int(left)} days and nobody has renewed it"
+        reason = f"the certificate expires on {day(certificate.not_after)} and nobody has renewed it"
         self._context.log("warning", reason)
         self._context.events.emit("certificate", new_trace_id(), outcome="error", reason=reason)

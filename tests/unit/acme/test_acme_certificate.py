@@ -44,8 +44,8 @@ def test_a_good_pair_is_described() -> None:
 @pytest.mark.parametrize(
     ("issued", "words"),
     [
-        (issue(HOST, lasts=-3 * DAY, begins=-90 * DAY), "expired 3 days ago"),
-        (issue(HOST, lasts=0), "expired 0 days ago"),
+        (issue(HOST, lasts=-3 * DAY, begins=-90 * DAY), "expired on 2026-11-11; renew it"),
+        (issue(HOST, lasts=0), "expired on 2026-11-14"),
         (issue(HOST, begins=1), "not valid yet; is this machine's clock right"),
         (issue("other.test", "*.other.test"), r"is for other\.test, \*\.other\.test, not for mail\.example\.test"),
         (issue(common_name=HOST), "is for no name at all"),

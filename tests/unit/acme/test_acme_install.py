@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from certificates import NOW, Issued, issue
-from power_cut import power_cut
+from power_cut import NAMES_LOST, power_cut
 
 from services.acme.certificate import Pair, Unusable
 from services.acme.install import publish, published
@@ -123,9 +123,9 @@ def test_a_full_disk_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.Monk
     assert len(generations(tmp_path)) == 1 and published(str(tmp_path)).key == ONE.key  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("names_lost", [False, True])
+@pytest.mark.parametrize("names_lost", NAMES_LOST)
 @pytest.mark.parametrize("first", [True, False], ids=["first certificate", "renewal"])
-def test_a_power_cut_leaves_one_whole_certificate(tmp_path: Path, first: bool, names_lost: bool) -> None:
+def test_a_power_cut_leaves_one_whole_certificate(tmp_path: Path, first: bool, names_lost: str) -> None:
     for steps in range(200):
         folder = tmp_path / str(steps)
         folder.mkdir()

@@ -12,6 +12,8 @@ import pytest
 from certificates import Issued, issue
 
 from services.acme import proof, room, watch
+from services.acme.certificate import Pair
+from services.acme.install import publish
 from services.acme.proof import serial_of
 from services.runtime import secrets, tls
 from services.runtime.events import NoEvents
@@ -69,7 +71,7 @@ def play(folder: Path, story: Callable[[World], Awaitable[None]], **values: str)
             writer.write(line)
 
     async def whole() -> None:
-        (folder / "certs").mkdir()
+        (folder / "certs").mkdir(exist_ok=True)
         certificates = tls.ServerCertificates(str(folder / "certs"))
         server = await asyncio.start_server(echo, "127.0.0.1", 0, ssl=certificates.context)
         world = World(folder, server.sockets[0].getsockname()[1], **values)
@@ -143,6 +145,17 @@ def test_status_of_a_self_signed_start(tmp_path: Path) -> None:
         writer.close()
 
     play(tmp_path, story)
+
+
+def test_a_restart_proves_what_is_installed_already(tmp_path: Path) -> None:
+    good = issue(HOST, now=time.time())
+    (tmp_path / "certs").mkdir()
+    publish(str(tmp_path / "certs"), Pair(good.chain, good.key), good.serial, time.time())
+
+    async def story(world: World) -> None:
+        await world.until(lambda status: any(each["current"] for each in status["listeners"].values()))
+
+    play(tmp_path, story, **write(tmp_path, good))
 
 
 def test_a_start_without_a_certificate_says_so_and_recovers(tmp_path: Path) -> None:

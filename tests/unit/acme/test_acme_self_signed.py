@@ -9,7 +9,7 @@ from certificates import DAY, NOW, issue
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509.verification import PolicyBuilder, Store
-from power_cut import power_cut
+from power_cut import NAMES_LOST, power_cut
 
 from services.acme import self_signed
 from services.acme.certificate import Pair, check
@@ -183,8 +183,8 @@ def test_a_damaged_ca_is_made_again(tmp_path: Path, name: str, damage: bytes) ->
     assert first.ca != second.ca and trusts(second.ca, second, HOST)
 
 
-@pytest.mark.parametrize("names_lost", [False, True])
-def test_a_power_cut_leaves_a_ca_that_works(tmp_path: Path, names_lost: bool) -> None:
+@pytest.mark.parametrize("names_lost", NAMES_LOST)
+def test_a_power_cut_leaves_a_ca_that_works(tmp_path: Path, names_lost: str) -> None:
     for steps in range(100):
         folder = tmp_path / str(steps)
         folder.mkdir()

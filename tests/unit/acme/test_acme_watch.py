@@ -157,16 +157,19 @@ def test_expiry_is_warned_of_once_a_day_then_an_error(tmp_path: Path) -> None:
     world.look()
     world.lines.clear()
     reasons: dict[int, str] = {}
+    told = 0
     for _ in range(22 * 4):
         world.look(RECHECK_SECONDS)
         for line in world.lines:
             reasons[int((world.now - NOW) // DAY)] = line["reason"]
             assert line["outcome"] == "error"
+            told += 1
         world.lines.clear()
     warned = [day for day, reason in reasons.items() if "nobody has renewed it" in reason]
     assert warned == list(range(6, 20))
-    assert "expires in 1 days" in reasons[18] or "expires in 0 days" in reasons[19]
-    assert "expired" in reasons[20] and "expired" in world.health.parts["certificate"]
+    assert told == 15 + 1, "once on each of 15 days of the calendar, and once that it has expired"
+    assert "expires on 2026-12-04 and nobody" in reasons[19]
+    assert "expired on 2026-12-04" in reasons[20] and "expired" in world.health.parts["certificate"]
 
 
 def test_our_own_is_renewed_in_time_without_any_change(tmp_path: Path) -> None:
