@@ -18,23 +18,23 @@ from mmap import mmap
 from typing import Any
 
 from services.storage.errors import StorageError
-from services.storage.schema import open_database, rows_by_uid, transaction
+from services.storage.schema import open_database, rows_by_key, transaction
 
 # The file as it lies (bare LF and all: sizes are the parser's to count). Both can be searched and sliced.
 Octets = bytes | mmap
 
 _PAGE_CACHE_KIB = 1_024
+# Rows have 2 to 4 KB: on pages of 4 KB a third of the file would be empty.
+_PAGE = 16_384
 
 CACHED_FIELDS = (
     "from", "sender", "reply-to", "to", "cc", "bcc", "subject", "date", "message-id", "in-reply-to", "references",
     "content-type", "list-id", "x-priority", "importance",
 )  # fmt: skip
+_MEASURES = ("size", "header_size", "sent")
 _FIELD_COLUMNS = tuple("h_" + name.replace("-", "_") for name in CACHED_FIELDS)
-_COLUMNS = ("size", "header_size", "sent", "envelope", "bodystructure", "body", "parts", "preview", "field_order")
-_ALL = (*_COLUMNS, *_FIELD_COLUMNS)
-_INSERT = (
-    f"INSERT OR REPLACE INTO answers (mailbox, uid, {', '.join(_ALL)}) VALUES ({', '.join('?' * (len(_ALL) + 2))})"
-)
+_ANSWERS = ("envelope", "bodystructure", "body", "parts", "preview", "field_order", *_FIELD_COLUMNS)
+_ALL = (*_MEASURES, *_ANSWERS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,9 @@ class Cache:
     def _open(self) -> sqlite3.Connection:
         for attempt in range(2):
             with contextlib.suppress(sqlite3.Error, StorageError, OSError):
-                database = open_database(self._path, "cache", durable=False, page_cache_kib=_PAGE_CACHE_KIB)
+                database = open_database(
+                    self._path, "cache", durable=False, page_cache_kib=_PAGE_CACHE_KIB, page_size=_PAGE
+                )
                 try:
                     self._check_origin(database)
                 except BaseException:
@@ -85,13 +87,14 @@ class Cache:
                 for end in ("", "-wal", "-shm"):
                     with contextlib.suppress(OSError):
                         os.unlink(self._path + end)
-        database = open_database(":memory:", "cache", durable=False, page_cache_kib=_PAGE_CACHE_KIB)
+        database = open_database(":memory:", "cache", durable=False, page_cache_kib=_PAGE_CACHE_KIB, page_size=_PAGE)
         self._check_origin(database)
         return database
 
     def _check_origin(self, database: sqlite3.Connection) -> None:
         if database.execute("SELECT state_id, parser FROM origin").fetchone() != self._origin:
             with transaction(database):
+                database.execute("DELETE FROM measures")
                 database.execute("DELETE FROM answers")
                 database.execute("DELETE FROM origin")
                 database.execute("INSERT INTO origin VALUES (?, ?)", self._origin)
@@ -110,14 +113,20 @@ class Cache:
             return otherwise
 
     def answers(self, mailbox: int, uids: Sequence[int], columns: Sequence[str]) -> list[tuple[Any, ...]]:
-        """(UID, columns...) of those that are here, ascending. `columns`: names of the table `answers`."""
-        unknown = set(columns) - set(_ALL)
-        if unknown:
+        """(UID, columns...) of those that are here, ascending. `columns`: of the tables `measures` and `answers`."""
+        if unknown := set(columns) - set(_ALL):
             raise ValueError(f"no such columns: {unknown}")
-        what = ", ".join(("uid", *columns))
-        rows: list[tuple[Any, ...]] = self._safely(
-            lambda database: list(rows_by_uid(database, what, "answers", mailbox, uids)), []
-        )
+        tables = "measures" if set(columns) <= set(_MEASURES) else "answers"
+        if set(columns) & set(_MEASURES) and tables == "answers":
+            tables = "answers JOIN measures USING (id)"
+        base = mailbox << 32
+        what = ", ".join((f"id - {base}", *columns))
+
+        def work(database: sqlite3.Connection) -> list[tuple[Any, ...]]:
+            keys = [base + uid for uid in uids]
+            return list(rows_by_key(database, f"SELECT {what} FROM {tables} WHERE", "id", keys))
+
+        rows: list[tuple[Any, ...]] = self._safely(work, [])
         return rows
 
     def get(self, mailbox: int, uids: Sequence[int]) -> Iterator[tuple[int, Parsed]]:
@@ -130,44 +139,49 @@ class Cache:
 
     def put(self, mailbox: int, parsed: Iterable[tuple[int, Parsed]]) -> None:
         """Keep answers. UIDs must be durable in state.db: they are not given again to other messages."""
-        rows = []
+        measures, answers = [], []
         for uid, one in parsed:
+            key = (mailbox << 32) + uid
             order = bytes(CACHED_FIELDS.index(name) for name in one.fields if name in CACHED_FIELDS)
             values = [one.fields.get(name) for name in CACHED_FIELDS]
-            rows.append(
-                (mailbox, uid, one.size, one.header_size, one.sent, one.envelope, one.bodystructure, one.body,
-                 one.parts, one.preview, order, *values)
+            measures.append((key, one.size, one.header_size, one.sent))
+            answers.append(
+                (key, one.envelope, one.bodystructure, one.body, one.parts, one.preview, order, *values)
             )  # fmt: skip
 
         def work(database: sqlite3.Connection) -> None:
             with transaction(database):
-                database.executemany(_INSERT, rows)
+                database.executemany(_insert("measures", _MEASURES), measures)
+                database.executemany(_insert("answers", _ANSWERS), answers)
 
-        if rows:
+        if measures:
             self._safely(work)
 
     def copy(self, source: int, target: int, pairs: Sequence[tuple[int, int]]) -> None:
         """Messages were copied or moved: their answers are the same."""
-        what = ", ".join(_ALL)
-        select = f"SELECT ?, ?, {what} FROM answers WHERE mailbox = ? AND uid = ?"
-        sql = f"INSERT OR REPLACE INTO answers (mailbox, uid, {what}) {select}"
+        keys = [((target << 32) + new, (source << 32) + old) for old, new in pairs]
 
         def work(database: sqlite3.Connection) -> None:
             with transaction(database):
-                database.executemany(sql, [(target, new, source, old) for old, new in pairs])
+                for table, columns in (("measures", _MEASURES), ("answers", _ANSWERS)):
+                    what = ", ".join(columns)
+                    sql = f"INSERT OR REPLACE INTO {table} (id, {what}) SELECT ?, {what} FROM {table} WHERE id = ?"
+                    database.executemany(sql, keys)
 
         self._safely(work)
 
     def remove(self, mailbox: int, uids: Sequence[int] | None = None) -> None:
         """Messages, or a whole mailbox, are no more."""
+        base = mailbox << 32
 
         def work(database: sqlite3.Connection) -> None:
             with transaction(database):
-                if uids is None:
-                    database.execute("DELETE FROM answers WHERE mailbox = ?", (mailbox,))
-                else:
-                    keys = [(mailbox, uid) for uid in uids]
-                    database.executemany("DELETE FROM answers WHERE mailbox = ? AND uid = ?", keys)
+                for table in ("measures", "answers"):
+                    if uids is None:
+                        sql = f"DELETE FROM {table} WHERE id BETWEEN ? AND ?"
+                        database.execute(sql, (base, base + (1 << 32) - 1))
+                    else:
+                        database.executemany(f"DELETE FROM {table} WHERE id = ?", [(base + uid,) for uid in uids])
 
         self._safely(work)
 
@@ -175,3 +189,8 @@ class Cache:
         """Let go."""
         with contextlib.suppress(sqlite3.Error):
             self._database.close()
+
+
+def _insert(table: str, columns: Sequence[str]) -> str:
+    marks = ", ".join("?" * (len(columns) + 1))
+    return f"INSERT OR REPLACE INTO {table} (id, {', '.join(columns)}) VALUES ({marks})"

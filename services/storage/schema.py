@@ -27,15 +27,19 @@ _AT_ONCE = 500
 _NUMBERED = re.compile(r"(\d{4})_\w+\.sql")
 
 
-def open_database(path: str, kind: str, *, durable: bool, page_cache_kib: int) -> sqlite3.Connection:
+def open_database(
+    path: str, kind: str, *, durable: bool, page_cache_kib: int, page_size: int = 4096
+) -> sqlite3.Connection:
     """Open or make `path` and bring it to the newest schema of `kind` (a folder in migrations/).
 
     Autocommit; use `transaction`. Raises NewerSchema, CorruptState (not a database), sqlite3.Error.
     """
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+    if path != ":memory:":
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=64)
     try:
         connection.execute(f"PRAGMA busy_timeout={_BUSY_MS}")
+        connection.execute(f"PRAGMA page_size={page_size}")  # of a new file
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
         connection.execute(f"PRAGMA cache_size=-{page_cache_kib}")
@@ -64,24 +68,29 @@ def migrate(connection: sqlite3.Connection, folder: str, name: str) -> None:
                 connection.executescript(f"BEGIN IMMEDIATE;\n{sql.read()}\nPRAGMA user_version={number};\nCOMMIT;")
 
 
-def rows_by_uid(
-    connection: sqlite3.Connection, what: str, table: str, mailbox: int, uids: Sequence[int]
+def rows_by_key(
+    connection: sqlite3.Connection, select: str, key: str, keys: Sequence[int], *before: int
 ) -> Iterator[tuple[Any, ...]]:
-    """The columns `what` (the first is uid) of those of `uids` that are in `table`, ascending.
+    """Those of the rows with `keys` that are there, ascending. The first column of `select` is `key`.
 
-    Reads a range where most of it is asked for (FETCH 1:*), else looks each up.
+    `select` ends in WHERE or AND; `before` are its own parameters. Reads a range where most of it is asked for (FETCH
+    1:*), else looks each up.
     """
-    uids = sorted(uids)
-    for start in range(0, len(uids), _AT_ONCE):
-        some = uids[start : start + _AT_ONCE]
-        if some[-1] - some[0] < 4 * len(some):
-            sql = f"SELECT {what} FROM {table} WHERE mailbox = ? AND uid BETWEEN ? AND ? ORDER BY uid"
-            wanted = set(some)
-            yield from [row for row in connection.execute(sql, (mailbox, some[0], some[-1])) if row[0] in wanted]
+    keys = sorted(keys)
+    for start in range(0, len(keys), _AT_ONCE):
+        some = keys[start : start + _AT_ONCE]
+        first, last = some[0], some[-1]
+        if last - first < 4 * len(some):
+            rows = connection.execute(
+                f"{select} {key} BETWEEN ? AND ? ORDER BY {key}", (*before, first, last)
+            ).fetchall()
+            if last - first >= len(some):
+                wanted = set(some)
+                rows = [row for row in rows if row[0] in wanted]
+            yield from rows
         else:
             marks = ", ".join("?" * len(some))
-            sql = f"SELECT {what} FROM {table} WHERE mailbox = ? AND uid IN ({marks}) ORDER BY uid"
-            yield from connection.execute(sql, (mailbox, *some)).fetchall()
+            yield from connection.execute(f"{select} {key} IN ({marks}) ORDER BY {key}", (*before, *some)).fetchall()
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 
-from services.storage.schema import open_database, rows_by_uid
+from services.storage.schema import open_database, rows_by_key
 from services.storage.state import Columns, Details, MailboxRow, MessageRow
 
 # The columns of an open mailbox are in memory anyway: pages are read once.
@@ -151,7 +151,8 @@ class SqliteState:
         if uids is None:
             sql = "SELECT uid, file FROM messages WHERE mailbox = ? ORDER BY uid"
             return dict(self._database.execute(sql, (mailbox,)).fetchall())
-        return dict(rows_by_uid(self._database, "uid, file", "messages", mailbox, uids))
+        sql = "SELECT uid, file FROM messages WHERE mailbox = ? AND"
+        return dict(rows_by_key(self._database, sql, "uid", uids, mailbox))
 
     def add_messages(self, mailbox: int, modseq: int, rows: Iterable[MessageRow]) -> None:
         """See MailboxState."""
@@ -203,8 +204,8 @@ class SqliteState:
 
     def details(self, mailbox: int, uids: Sequence[int]) -> list[Details]:
         """See MailboxState."""
-        rows = rows_by_uid(self._database, "uid, file, saved, emailid, threadid", "messages", mailbox, uids)
-        return [Details(*row) for row in rows]
+        sql = "SELECT uid, file, saved, emailid, threadid FROM messages WHERE mailbox = ? AND"
+        return [Details(*row) for row in rows_by_key(self._database, sql, "uid", uids, mailbox)]
 
     def keywords(self, mailbox: int) -> dict[int, str]:
         """See MailboxState."""
