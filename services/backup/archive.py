@@ -137,7 +137,10 @@ class _Summed:
         self.sum = hashlib.sha256()
 
     def read(self, size: int = -1, /) -> bytes:
-        chunk = self._source.read(min(size, self.left) if size >= 0 else self.left)
+        try:
+            chunk = self._source.read(min(size, self.left) if size >= 0 else self.left)
+        except tarfile.TarError as error:
+            raise DamagedBackup(f"not a whole tar: {error}") from None
         self.left -= len(chunk)
         self.sum.update(chunk)
         return chunk
