@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 
-from services.setup.places import ROOMS
+from services.runtime.secrets import PAIRS
 
+ROOMS = sorted({room for pair in PAIRS for room in pair} - {"docker-filter"})
 MAIL = "mail"
 STATE = "imap-state"
 SPOOL = "spool"

@@ -12,6 +12,7 @@ import pytest
 
 from services.backup import contents
 from services.backup.archive import DamagedBackup, Writer, members
+from services.setup.places import places
 
 
 def written(files: dict[str, bytes]) -> bytes:
@@ -158,6 +159,14 @@ def test_neither_a_link_nor_a_pipe_is_read(tmp_path: Path) -> None:
 )
 def test_only_plain_names_in_our_volumes_are_restored(name: str, allowed: bool) -> None:
     assert contents.restorable(name) is allowed
+
+
+def test_every_volume_is_kept_or_made_again() -> None:
+    """A new volume must be thought of: setup makes the rooms' secrets again, unbound its key, admin its snapshots."""
+    made_again = {*contents.DERIVED, "unbound"}
+    prepared = {place.volume for place in places() if not place.volume.startswith("secrets-")}
+    assert set(contents.KEPT) | made_again == prepared
+    assert not set(contents.KEPT) & made_again
 
 
 @pytest.mark.parametrize(
