@@ -19,7 +19,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from services.message.structured import addresses
+from services.message.addresses import addresses
 from services.policy.routes import RoutedAccount, Routing, RoutingDirectory, normalise, resolve, without_tag
 
 

@@ -204,8 +204,9 @@ class QueueRunner:
                 reports["failed"] = await self._reports.compose(work, "failed", failed, now)
             if late and self._reports.wanted(work, "delayed"):
                 reports["delayed"] = await self._reports.compose(work, "delayed", late, now)
-        except OSError as error:
-            # Nobody fails untold: they are tried, and fail, once more when there is room for the report.
+        except Exception as error:
+            # Nobody fails untold: they are tried, and fail, once more when there is room for the report. What was
+            # delivered stays delivered.
             self._context.bug(new_trace_id(), error, f"reporting about {work.id}")
             outcomes = [_untold(each, now + FAULT_SECONDS) for each in outcomes]
         self._record(work, attempted, outcomes, tried, reports)

@@ -173,7 +173,7 @@ class Queue(Protocol):
         """Keep it until it is released; what is in flight ends. False: no such message (for all four)."""
 
     async def release(self, identity: str, now: float) -> bool:
-        """Let it go on, at once."""
+        """Let it go on, at once; "" is every message that is held."""
 
     async def retry(self, identity: str, now: float) -> bool:
         """Try all its waiting recipients at once; "" is every message that is not held."""

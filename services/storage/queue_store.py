@@ -373,6 +373,9 @@ def _hold(db: sqlite3.Connection, identity: str) -> bool:
 
 
 def _release(db: sqlite3.Connection, identity: str, now: float) -> bool:
+    if not identity:
+        db.execute("UPDATE recipients SET state = 0, next = ? WHERE state = 2", (now,))
+        return bool(db.execute("UPDATE messages SET held = 0 WHERE held = 1").rowcount)
     found = db.execute("UPDATE messages SET held = 0 WHERE id = ?", (identity,)).rowcount
     db.execute("UPDATE recipients SET state = 0, next = ? WHERE message = ? AND state = 2", (now, identity))
     return bool(found)

@@ -1,0 +1,131 @@
+"""Mail that smtp-in hands on, on the internal 10025: forwards to addresses elsewhere, and bounces on their way back.
+
+smtp-in logs in with the pair's secret and gives its own trace (XTRACE). What it hands over has been judged, has its
+Received, and its sender has been rewritten (SRS) where that is needed: here it is made durable and queued as it is,
+neither repaired nor signed, since it is not our people's mail. A hand-over that is repeated because its 250 got lost is
+taken once.
+"""
+
+from __future__ import annotations
+
+import hmac
+
+from services.message.dsn import field_value
+from services.protocol import reply as replies
+from services.protocol.reply import Reply
+from services.protocol.sasl import PasswordCredentials
+from services.protocol.smtp_syntax import MailParameters, Path, RcptParameters
+from services.runtime.events import new_trace_id
+from services.runtime.process import below_reserve
+from services.smtp.engine import Engine, Envelope, Session
+from services.smtp_out.outgoing import Sending
+from services.storage.queue import NewMessage
+from services.storage.spool import Draft, Spool
+
+PEER = "smtp-in"
+# Enough of a header to find its Message-ID in, which only the record needs.
+SEEN_BYTES = 16 * 1024
+
+
+class Forwarded:
+    """The sink of one forward: everything goes to the draft as it comes."""
+
+    def __init__(self, spool: Spool, name: str) -> None:
+        self.draft: Draft = spool.draft(name)
+        self.seen = b""
+
+    def write(self, chunk: bytes) -> None:
+        """Take more of the message."""
+        if len(self.seen) < SEEN_BYTES:
+            self.seen += chunk[:SEEN_BYTES]
+        self.draft.write(chunk)
+
+    async def drain(self) -> None:
+        """Let the disk keep up."""
+        await self.draft.drain()
+
+    def abort(self) -> None:
+        """Forget it."""
+        self.draft.abort()
+
+
+class Forwards:
+    """The handler of the internal listener."""
+
+    def __init__(self, sending: Sending) -> None:
+        self._sending = sending
+
+    def handle_CONNECT(self, server: Engine, session: Session, envelope: Envelope) -> None:
+        """Only smtp-in is on this network."""
+
+    def handle_EHLO(self, server: Engine, session: Session, envelope: Envelope, hostname: str) -> None:
+        """Any name."""
+
+    def handle_HELO(self, server: Engine, session: Session, envelope: Envelope, hostname: str) -> None:
+        """Any name."""
+
+    def handle_AUTH(
+        self, server: Engine, session: Session, envelope: Envelope, mechanism: str, credentials: PasswordCredentials
+    ) -> Reply:
+        """The room's name and the secret that both rooms have. Raises SecretMissing (451 to the peer)."""
+        secret = self._sending.context.secrets.pair(PEER, self._sending.context.room)
+        right = hmac.compare_digest(credentials.password.encode(), secret.encode())
+        if credentials.login != PEER or not right:
+            self._sending.context.events.emit(
+                "login", session.trace, outcome="reject", peer=session.peer[0], login=credentials.login,
+                reason="not the secret that smtp-in and smtp-out share",
+            )  # fmt: skip
+            return replies.LOGIN_FAILED
+        session.account = PEER
+        return replies.AUTHENTICATED
+
+    def handle_MAIL(
+        self, server: Engine, session: Session, envelope: Envelope, path: Path, params: MailParameters
+    ) -> Reply:
+        """Any sender, also none."""
+        settings = self._sending.context.settings
+        return replies.INSUFFICIENT_STORAGE if below_reserve(settings.spool_dir, settings) else replies.SENDER_OK
+
+    def handle_RCPT(
+        self, server: Engine, session: Session, envelope: Envelope, path: Path, params: RcptParameters
+    ) -> Reply:
+        """Any address."""
+        return replies.RECIPIENT_OK if path.domain else replies.bad_recipient("the address has no domain")
+
+    def handle_DATA_BEGIN(self, server: Engine, session: Session, envelope: Envelope) -> Forwarded:
+        """A draft under a name of its own: one incoming message may be handed over in several parts."""
+        return Forwarded(self._sending.spool, new_trace_id())
+
+    async def handle_DATA(self, server: Engine, session: Session, envelope: Envelope) -> Reply:
+        """Make it durable; 250 also where it was taken before."""
+        sink = envelope.sink
+        if not isinstance(sink, Forwarded):
+            raise TypeError("DATA without the sink that DATA_BEGIN gave")
+        sending, draft = self._sending, sink.draft
+        now = sending.context.clock()
+        addresses = dict.fromkeys(recipient.path.address for recipient in envelope.recipients)
+        recipients = tuple((address, sending.destination_of(address)) for address in addresses)
+        await draft.settle()
+        eight_bit = draft.eight_bit
+        spooled = await draft.commit(b"")
+        message = NewMessage(
+            draft.name, envelope.trace, "forward", envelope.sender.address, "", now, spooled, recipients,
+            eight_bit=eight_bit, smtputf8=envelope.params.smtputf8, message_id=field_value(sink.seen, b"message-id"),
+            once=True,
+        )  # fmt: skip
+        try:
+            new = await sending.queue.add(message)
+        except BaseException:
+            sending.spool.remove(spooled.name)
+            raise
+        sending.context.events.emit(
+            "queued", envelope.trace, outcome="accept", conn=session.trace, queue_id=draft.name,
+            sender=envelope.sender.address, recipients=list(addresses), size=spooled.size,
+            message_id=message.message_id, reason="" if new else "it was taken before: nothing is sent twice",
+        )  # fmt: skip
+        if new:
+            sending.added([destination for _, destination in recipients], now)
+        return replies.queued(draft.name)
+
+    def handle_DISCONNECT(self, server: Engine, session: Session, envelope: Envelope) -> None:
+        """The engine has recorded it."""
