@@ -179,6 +179,16 @@ def delivered(trace: str) -> Reply:
     return Reply(250, "2.6.0", f"{trace} delivered")
 
 
+def not_delivered(trace: str) -> Reply:
+    """451: the message is not durable in every place it must go to."""
+    return Reply(451, "4.3.0", f"{trace} could not be delivered, try again later")
+
+
+def not_forwarded(trace: str) -> Reply:
+    """550: the address only leads elsewhere, and smtp-out refuses to send there."""
+    return Reply(550, "5.7.1", f"{trace} cannot be forwarded to where this address leads")
+
+
 def queued(trace: str) -> Reply:
     """250 after the message is durable in the queue."""
     return Reply(250, "2.6.0", f"{trace} queued")

@@ -68,6 +68,7 @@ class Envelope(aiosmtpd.Envelope):
         self.recipients: list[Recipient] = []
         self.sink: BodySink | None = None
         self.size = 0  # octets of the body so far
+        self.notes: Any = None  # what the handler keeps about this message; the engine never looks
 
 
 class Engine(aiosmtpd.SMTP):
@@ -111,7 +112,10 @@ class Engine(aiosmtpd.SMTP):
         refusal = None
         if len(config.connections) >= config.max_connections:
             refusal = replies.TOO_MANY_CONNECTIONS
-        elif config.connections.from_peer(self._peer_key) >= config.max_connections_per_peer:
+        elif (
+            config.connections.from_peer(self._peer_key) >= config.max_connections_per_peer
+            and self.session.peer[0] not in config.shared_peers
+        ):
             refusal = replies.TOO_MANY_FROM_PEER
         config.connections.add(self, self._peer_key)
         if refusal is not None:

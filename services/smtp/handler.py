@@ -179,6 +179,8 @@ class EngineConfig:
     max_idle_commands: int = 100
     max_connections: int = 500
     max_connections_per_peer: int = 50
+    # Addresses that many peers may arrive from (`gateway.py`): nobody's, so no limit by peer counts there.
+    shared_peers: frozenset[str] = frozenset()
     events: Events = field(default_factory=NoEvents)
     # Where a fault of ours goes: the id the peer was told, the exception, what was being done. `Context.bug` fits.
     bug: Callable[[str, BaseException, str], None] = field(default=lambda identity, error, doing: None)

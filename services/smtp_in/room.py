@@ -1,0 +1,178 @@
+"""Start and stop of the smtp-in room, and its one answer: GET /v1/status.
+
+    {"smtp": {"connections"}, "lmtp": {"connections"}, "messages", "gateway", "hints": {"waiting", "lost"},
+     "directory": generation or 0}
+
+`messages` were taken since the start; `gateway` is the address that all peers seem to come from, "" where they do not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from dataclasses import dataclass
+
+from services.directory.lookup import DirectoryUnavailable, SnapshotDirectory
+from services.runtime.internal_http import Client, Request, Response, Routes, serving
+from services.runtime.listener import listen
+from services.runtime.process import Context
+from services.runtime.tls import ServerCertificates
+from services.runtime.values import MIB
+from services.smtp.engine import Engine
+from services.smtp.gateway import Watch, default_gateways
+from services.smtp.handler import EngineConfig
+from services.smtp_in.deliver import Courier
+from services.smtp_in.forward import Forwarder
+from services.smtp_in.hints import Hints
+from services.smtp_in.intake import Intake
+from services.storage.delivery import Deliveries, disk_reserve
+
+LOOK_SECONDS = 5.0  # between two looks at what health tells
+# Our own header lines and a signature are added to what was once taken under the limit.
+INSIDE_MARGIN = MIB
+ANY_NUMBER = 1_000_000_000  # limits that are meant for strangers and do not hold for smtp-out
+
+
+async def serve(context: Context) -> None:
+    """Serve until `context.stop`; raises OSError for a setting, folder or port that does not work."""
+    settings = context.settings
+    certificates = ServerCertificates(settings.certs_dir)
+    await certificates.wait()
+    deliveries = Deliveries(settings.mail_dir, clock=context.clock)
+    await deliveries.start()
+    imap = Client(context.room, context.secrets, "imap", settings.imap_url)
+    parts = _assemble(context, deliveries, imap, certificates.context)
+    routes = Routes()
+    routes.add("GET", "/v1/status", parts.status, allow=("admin",))
+    try:
+        async with serving(context, routes) as http, asyncio.TaskGroup() as group:
+            smtp = await listen(lambda: Engine(parts.outside, parts.smtp), settings.smtp_listen)
+            lmtp = await listen(lambda: Engine(parts.inside, parts.lmtp), settings.lmtp_listen)
+            context.ports.update(http=http.port, smtp=smtp.port, lmtp=lmtp.port)
+            running = [
+                context.spawn(group, certificates.follow(), "following the certificate"),
+                context.spawn(group, parts.hints.run(), "telling imap of new mail"),
+                context.spawn(group, parts.watch(), "watching the directory"),
+            ]
+            context.health.ready()
+            await context.stop.wait()
+            smtp.close()
+            lmtp.close()
+            grace = settings.grace_seconds
+            await asyncio.gather(parts.smtp.connections.drain(grace), parts.lmtp.connections.drain(grace))
+            for task in running:
+                task.cancel()
+            await parts.hints.flush()
+    finally:
+        await deliveries.close()
+        imap.close()
+
+
+@dataclass(slots=True)
+class Parts:
+    """What one process of the room is made of."""
+
+    context: Context
+    directory: SnapshotDirectory
+    gateway: Watch
+    hints: Hints
+    outside: Intake
+    inside: Intake
+    smtp: EngineConfig
+    lmtp: EngineConfig
+
+    async def status(self, request: Request) -> Response:
+        """GET /v1/status."""
+        return Response.of(
+            {
+                "smtp": {"connections": len(self.smtp.connections)},
+                "lmtp": {"connections": len(self.lmtp.connections)},
+                "messages": self.outside.messages + self.inside.messages,
+                "gateway": self.gateway.collapsed,
+                "hints": {"waiting": len(self.hints), "lost": self.hints.lost},
+                "directory": self._generation(),
+            }
+        )
+
+    async def watch(self) -> None:
+        """Keep health true about the directory until cancelled."""
+        while True:
+            if self._generation():
+                self.context.health.ok("directory")
+            else:
+                self.context.health.fail("directory", "no list of addresses is published: mail waits at its senders")
+            await asyncio.sleep(LOOK_SECONDS)
+
+    def _generation(self) -> int:
+        try:
+            return self.directory.generation
+        except DirectoryUnavailable:
+            return 0
+
+
+class Reserve:
+    """Whether the mail disk has its reserve free; asked for every message, looked up once a second."""
+
+    def __init__(self, context: Context) -> None:
+        """Nothing was looked up yet."""
+        self._context = context
+        self._looked = float("-inf")
+        self._free = True
+
+    def __call__(self) -> bool:
+        """True while there is room."""
+        now = self._context.clock()
+        # A clock that was set back must not freeze the answer.
+        if not 0 <= now - self._looked < 1:
+            self._looked = now
+            try:
+                self._free = disk_reserve(self._context.settings.mail_dir, self._context.settings)
+            except OSError as error:
+                self._context.log("error", f"cannot look at the mail disk: {error}")
+                self._free = False
+        return self._free
+
+
+def _assemble(context: Context, deliveries: Deliveries, imap: Client, tls: ssl.SSLContext) -> Parts:
+    settings = context.settings
+    directory = SnapshotDirectory(settings.routing_dir)
+    forwarder = Forwarder(context, directory.is_local)
+    hints = Hints(imap)
+    courier = Courier(deliveries, forwarder, imap, hints, context.events, context.clock, settings.mail_domain)
+    gateways = default_gateways()
+    gateway, reserve = Watch(gateways), Reserve(context)
+    outside = Intake(context, directory, deliveries, courier, forwarder, gateway, reserve)
+    inside = Intake(context, directory, deliveries, courier, forwarder, gateway, reserve, inside=True)
+    smtp = EngineConfig(
+        hostname=settings.hostname,
+        size_limit=settings.max_message_size,
+        tls=tls,
+        command_timeout=settings.command_timeout,
+        data_timeout=settings.data_timeout,
+        session_timeout=settings.session_timeout,
+        max_errors=settings.max_errors,
+        max_recipients=settings.max_recipients,
+        max_connections=settings.max_connections,
+        max_connections_per_peer=settings.max_connections_per_peer,
+        shared_peers=gateways,
+        events=context.events,
+        bug=context.bug,
+    )
+    lmtp = EngineConfig(
+        hostname=settings.hostname,
+        size_limit=settings.max_message_size + INSIDE_MARGIN,
+        lmtp=True,
+        auth=("PLAIN",),
+        auth_requires_tls=False,  # a network of the two rooms' own
+        require_auth=True,
+        extensions=("XMAILSTEAD 1",),
+        session_timeout=settings.session_timeout,
+        max_errors=ANY_NUMBER,
+        max_recipients=ANY_NUMBER,
+        max_idle_commands=ANY_NUMBER,
+        max_connections=settings.max_connections,
+        max_connections_per_peer=settings.max_connections,
+        events=context.events,
+        bug=context.bug,
+    )
+    return Parts(context, directory, gateway, hints, outside, inside, smtp, lmtp)
