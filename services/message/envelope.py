@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+from services.message.addresses import Address, addresses
+from services.message.media_types import disposition, language_tags, mime_token
 from services.message.mime import ADDRESS_FIELDS, MESSAGE, MULTIPART, REPEATED, Fields, Part
-from services.message.structured import Address, addresses, disposition, language_tags, mime_token
 from services.protocol.imap_responses import literal, nstring, string
 
 _BLANKS = re.compile(rb"[ \t\r\n]+")

@@ -17,8 +17,9 @@ from __future__ import annotations
 import re
 import struct
 from dataclasses import dataclass, field
+from typing import Protocol
 
-from services.message.structured import TEXT_PLAIN, MediaType, media_type
+from services.message.media_types import TEXT_PLAIN, MediaType, media_type
 
 LEAF, MULTIPART, MESSAGE = 0, 1, 2
 
@@ -28,6 +29,21 @@ MAX_PARTS = 10_000
 # A header is read so far for fields; its end is found wherever it is.
 MAX_HEADER = 1 << 20
 MAX_VALUE = 1 << 18
+
+
+class Sliceable(Protocol):
+    """A message's octets, wherever they are."""
+
+    def __getitem__(self, wanted: slice, /) -> bytes: ...
+
+
+class Octets(Sliceable, Protocol):
+    """What is parsed: bytes, or a file mapped into memory, which can be searched and sliced as they can."""
+
+    def __len__(self) -> int: ...
+    def find(self, sub: bytes, start: int = ..., end: int = ..., /) -> int: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+
 
 Fields = dict[bytes, bytes]
 """The first value of each field, still folded, by lower-cased name, without leading blanks and line end. Values of a
@@ -41,8 +57,9 @@ _HEADER_END = re.compile(rb"\n\r?\n")
 ADDRESS_FIELDS = (b"from", b"sender", b"reply-to", b"to", b"cc", b"bcc")
 _FIELD = re.compile(rb"^([^:\s]+)[ \t]*:[ \t]*([^\n]*(?:\n[ \t][^\n]*)*)", re.M)
 _RECORD = struct.Struct("<BBIIIII")
-_HEAD = struct.Struct("<BBQ")
+_HEAD = struct.Struct("<BQ")
 _VERSION = 1
+_PIECE = 1 << 20
 
 
 @dataclass(slots=True)
@@ -75,21 +92,29 @@ class _Lines:
 
     __slots__ = ("_mixed", "bare_lf", "octets", "raw")
 
-    def __init__(self, raw: bytes) -> None:
+    def __init__(self, raw: Octets) -> None:
         self.raw = raw
-        feeds = raw.count(b"\n")
-        pairs = raw.count(b"\r\n") if b"\r" in raw else 0
+        feeds = _count(raw, b"\n", 0, len(raw))
+        pairs = _count(raw, b"\r\n", 0, len(raw)) if raw.find(b"\r") >= 0 else 0
         self.bare_lf = feeds != pairs
         self._mixed = self.bare_lf and pairs > 0
         self.octets = len(raw) + feeds - pairs
 
     def measure(self, start: int, end: int) -> tuple[int, int]:
         """Lines and octets of a range."""
-        lines = self.raw.count(b"\n", start, end)
+        lines = _count(self.raw, b"\n", start, end)
         if not self.bare_lf:
             return lines, end - start
-        pairs = self.raw.count(b"\r\n", start, end) if self._mixed else 0
+        pairs = _count(self.raw, b"\r\n", start, end) if self._mixed else 0
         return lines, end - start + lines - pairs
+
+
+def _count(raw: Octets, needle: bytes, start: int, end: int) -> int:
+    """How often `needle` begins within the range; a mapped file is counted piece by piece."""
+    if isinstance(raw, bytes):
+        return raw.count(needle, start, end)
+    more = len(needle) - 1
+    return sum(raw[at : min(at + _PIECE + more, end)].count(needle) for at in range(start, end, _PIECE))
 
 
 class _Open:
@@ -104,7 +129,7 @@ class _Open:
 
 
 class _Parser:
-    def __init__(self, raw: bytes) -> None:
+    def __init__(self, raw: Octets) -> None:
         self.raw = raw
         self.size = len(raw)
         self.count = 0
@@ -156,9 +181,10 @@ class _Parser:
 
     def _read_header(self, part: Part) -> None:
         raw, start = self.raw, part.header
-        if raw.startswith(b"\n", start):
+        first = raw[start : start + 2]
+        if first[:1] == b"\n":
             part.body = start + 1
-        elif raw.startswith(b"\r\n", start):
+        elif first == b"\r\n":
             part.body = start + 2
         else:
             match = _HEADER_END.search(raw, start)
@@ -169,15 +195,7 @@ class _Parser:
             if found is not None and found[0] < part.body - 1:
                 at = found[0]
                 part.body = max(start, at - 1 if raw[at - 1 : at] == b"\r" else at)
-        fields = part.fields
-        for name, value in _FIELD.findall(raw, start, min(part.body, start + MAX_HEADER)):
-            name = name.lower()
-            if len(value) > MAX_VALUE:
-                value = value[:MAX_VALUE]
-            if name not in fields:
-                fields[name] = value.rstrip(b"\r")
-            elif name in ADDRESS_FIELDS and len(fields[name]) < MAX_VALUE:
-                fields[name] += REPEATED + value.rstrip(b"\r")
+        fields = part.fields = fields_of(raw[start : min(part.body, start + MAX_HEADER)])
         declared = fields.get(b"content-type")
         if declared is not None:
             part.type = media_type(declared)
@@ -216,7 +234,7 @@ class _Parser:
         del self.open[next(i for i, item in enumerate(self.open) if item is owner) + 1 :]
         behind = at + len(owner.needle)
         line_end = raw.find(b"\n", behind)
-        if raw.startswith(b"--", behind):
+        if raw[behind : behind + 2] == b"--":
             self.open.pop()
             # What follows is an epilogue; the search goes on from its line end, which may begin an outer boundary.
             return line_end + 1 if line_end >= 0 else self.size
@@ -236,7 +254,21 @@ class _Parser:
         del self.path[depth:]
 
 
-def parse(raw: bytes) -> Message:
+def fields_of(header: bytes) -> Fields:
+    """The fields of one header."""
+    fields: Fields = {}
+    for name, value in _FIELD.findall(header):
+        name = name.lower()
+        if len(value) > MAX_VALUE:
+            value = value[:MAX_VALUE]
+        if name not in fields:
+            fields[name] = value.rstrip(b"\r")
+        elif name in ADDRESS_FIELDS and len(fields[name]) < MAX_VALUE:
+            fields[name] += REPEATED + value.rstrip(b"\r")
+    return fields
+
+
+def parse(raw: Octets) -> Message:
     """The tree of a message. About 30 µs for an ordinary one."""
     root = _Parser(raw).parse()
     lines = _Lines(raw)
@@ -253,21 +285,52 @@ def parse(raw: bytes) -> Message:
 # --- keeping it
 
 
-def pack(message: Message) -> bytes:
-    """Offsets and kinds in preorder, for the cache: 21 octets a part."""
-    out = [_HEAD.pack(_VERSION, message.bare_lf, message.octets)]
+def pack(message: Message, raw: Octets) -> bytes:
+    """Offsets and kinds in preorder, for the cache: 22 octets a part.
+
+    Offsets are kept as a client counts them, with CRLF at every line end, since FETCH reads the message in that form:
+    for a message with bare LF they differ from those that `parse` found in `raw`.
+    """
+    served = _served_offsets(message.root, raw) if message.bare_lf else None
+    out = [_HEAD.pack(_VERSION, message.octets)]
     stack = [(message.root, 0)]
     while stack:
         part, depth = stack.pop()
-        out.append(_RECORD.pack(depth, part.kind, part.header, part.body, part.end, part.lines, part.octets))
+        header, body, end = part.header, part.body, part.end
+        if served is not None:
+            header, body, end = served[header], served[body], served[end]
+        out.append(_RECORD.pack(depth, part.kind, header, body, end, part.lines, part.octets))
         stack.extend((child, depth + 1) for child in reversed(part.children))
     return b"".join(out)
 
 
+def _served_offsets(root: Part, raw: Octets) -> dict[int, int]:
+    """Offset in `raw` → offset with every bare LF grown to CRLF."""
+    offsets = {0}
+    stack = [root]
+    while stack:
+        part = stack.pop()
+        offsets.update((part.header, part.body, part.end))
+        stack.extend(part.children)
+    found: dict[int, int] = {}
+    last = grown = 0
+    for offset in sorted(offsets):
+        grown += _count(raw, b"\n", last, offset) - _count(raw, b"\r\n", last, offset)
+        # A CRLF that an offset cuts in two was counted as a bare LF.
+        if last and raw[last - 1 : last + 1] == b"\r\n" and offset > last:
+            grown -= 1
+        found[offset] = offset + grown
+        last = offset
+    return found
+
+
 def unpack(packed: bytes) -> Message:
-    """What `pack` kept, without header fields. Raises ValueError for anything else: the cache is then made anew."""
+    """The tree that `pack` kept, without header fields, to be used on the message with CRLF line ends.
+
+    Raises ValueError for anything else: the cache is then made anew.
+    """
     try:
-        version, bare_lf, octets = _HEAD.unpack_from(packed)
+        version, octets = _HEAD.unpack_from(packed)
         if version != _VERSION:
             raise ValueError("another version's offsets")
         path: list[Part] = []
@@ -279,9 +342,19 @@ def unpack(packed: bytes) -> Message:
             if path:
                 path[-1].children.append(part)
             path.append(part)
-        return Message(path[0], octets, bool(bare_lf))
+        return Message(path[0], octets, False)
     except (struct.error, IndexError) as error:
         raise ValueError("broken offsets") from error
+
+
+def read_fields(root: Part, octets: Sliceable) -> None:
+    """Fill in `fields` and `type` of an unpacked tree from the message's octets (with CRLF line ends)."""
+    stack = [root]
+    while stack:
+        part = stack.pop()
+        part.fields = fields_of(octets[part.header : min(part.body, part.header + MAX_HEADER)])
+        part.type = media_type(part.fields.get(b"content-type", b"text/plain"))
+        stack.extend(part.children)
 
 
 # --- finding a part
@@ -309,3 +382,9 @@ def find(root: Part, numbers: tuple[int, ...]) -> Part | None:
         else:
             return None
     return part
+
+
+def field_lines(header: bytes, name: bytes) -> bytes:
+    """All lines of the fields called `name`, as they stand; empty where there is none."""
+    pattern = re.compile(rb"^" + re.escape(name) + rb"[ \t]*:[^\n]*\n?(?:[ \t][^\n]*\n?)*", re.M | re.I)
+    return b"".join(match.group() for match in pattern.finditer(header))

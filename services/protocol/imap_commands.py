@@ -7,7 +7,7 @@ Made by `imap_parse`, carried out by the imap room's handlers. SEARCH's keys are
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from services.protocol.imap_fetch import FetchItems
 from services.protocol.imap_search import Key
@@ -155,11 +155,12 @@ Command = (
 
 @dataclass(frozen=True, slots=True)
 class Tagged:
-    """A command with its tag. `name` is for logs and texts: `UID FETCH`."""
+    """A command with its tag. `name` is for logs and texts: `UID FETCH`. `command` is a `Command`, or what the room has
+    made of one (an APPEND whose message has arrived)."""
 
     tag: bytes
     name: str
-    command: Command
+    command: Any
 
 
 class BadCommand(Exception):

@@ -1,0 +1,5 @@
+"""Entry of the imap container."""
+
+from services.runtime.process import start
+
+start("imap", "services.imap.room:serve")

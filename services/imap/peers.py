@@ -1,0 +1,88 @@
+"""The open connections of the room: counted in all and by address, swept for those that are late, ended at the stop.
+
+One timer for all of them: a thousand idle clients cost no timer each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol
+
+from services.policy.throttle import address_key
+
+SWEEP_SECONDS = 5.0
+
+
+class Connection(Protocol):
+    """What the sweep asks of a connection."""
+
+    peer: str
+
+    def sweep(self, now: float) -> None:
+        """End what is late; `now` is the loop's time."""
+
+    def finish(self) -> None:
+        """The room stops: say BYE, after the command in progress."""
+
+    def abort(self) -> None:
+        """Cut it."""
+
+
+class Peers:
+    """The connections."""
+
+    def __init__(self, most: int, most_per_peer: int) -> None:
+        self._most, self._most_per_peer = most, most_per_peer
+        self._open: set[Connection] = set()
+        self._by_peer: dict[str, int] = {}
+        self._empty = asyncio.Event()
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def add(self, connection: Connection) -> str:
+        """Count one in; why it cannot stay, "" where it can. It is counted in either case."""
+        key = address_key(connection.peer)
+        self._open.add(connection)
+        self._by_peer[key] = self._by_peer.get(key, 0) + 1
+        if len(self._open) > self._most:
+            return "too many connections"
+        if self._by_peer[key] > self._most_per_peer:
+            return "too many connections from your address"
+        return ""
+
+    def remove(self, connection: Connection) -> None:
+        """Count one out."""
+        if connection not in self._open:
+            return
+        self._open.discard(connection)
+        key = address_key(connection.peer)
+        left = self._by_peer.get(key, 0) - 1
+        if left > 0:
+            self._by_peer[key] = left
+        else:
+            self._by_peer.pop(key, None)
+        if not self._open:
+            self._empty.set()
+
+    async def sweep(self) -> None:
+        """Ask each now and then whether it is late; until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            now = loop.time()
+            for connection in list(self._open):
+                connection.sweep(now)
+
+    async def drain(self, grace_seconds: float) -> None:
+        """End all of them: idle ones at once, busy ones after their command, what is left after `grace_seconds`."""
+        self._empty.clear()
+        for connection in list(self._open):
+            connection.finish()
+        if self._open:
+            try:
+                await asyncio.wait_for(self._empty.wait(), grace_seconds)
+            except TimeoutError:
+                for connection in list(self._open):
+                    connection.abort()
+                await asyncio.sleep(0)
