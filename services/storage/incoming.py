@@ -98,7 +98,7 @@ class Incoming:
         if self._descriptor < 0 and len(self._pending) < _MOST_PIECES:
             pieces = [before, *self._pending]
             total = sum(map(len, pieces))
-            if self._closed or total != len(before) + self.size:
+            if total != len(before) + self.size:
                 raise OSError(errno.EBADF, "the body was closed before it was copied")
             if (written := os.writev(target, pieces)) < total:
                 write_all(target, memoryview(b"".join(pieces))[written:])

@@ -22,7 +22,7 @@ _PAGE_CACHE_KIB = 512
 def boot_id() -> str:
     """Names this run of the machine; another one means that the power was off in between."""
     try:
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        with open("/proc/sys/kernel/random/boot_id", encoding="utf-8") as file:
             return file.read().strip()
     except OSError:
         return "unknown"  # then a power cut is not told from a crash, and flags of its last second may stay stale
@@ -37,10 +37,10 @@ _UPDATE_MAILBOX = f"UPDATE mailboxes SET {', '.join(name + ' = ?' for name in _F
 class SqliteState:
     """`MailboxState` in a file."""
 
-    def __init__(self, path: str, clock: Callable[[], float] = time.time, boot: Callable[[], str] = boot_id) -> None:
+    def __init__(self, path: str, clock: Callable[[], float] = time.time) -> None:
         """Open or make `path`. Raises NewerSchema, CorruptState, sqlite3.Error."""
         self._clock = clock
-        self._boot = boot()
+        self._boot = boot_id()
         self._database = open_database(path, "state", durable=True, page_cache_kib=_PAGE_CACHE_KIB)
         self._durable = True
         self._unsettled = False
