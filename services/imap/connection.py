@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from services.imap import literals
 from services.imap.entry import Entry
@@ -67,8 +67,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Greet, or say why not."""
-        assert isinstance(transport, asyncio.Transport)
-        self.wire = Wire(self.desk.loop, transport)
+        self.wire = Wire(self.desk.loop, cast(asyncio.Transport, transport))  # uvloop's is one by its methods only
         address = transport.get_extra_info("peername")
         self.peer = address[0] if isinstance(address, tuple) else "local"
         self.await_login()
