@@ -12,6 +12,7 @@ import hashlib
 import hmac
 import json
 import os
+from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Any, Protocol
 
@@ -30,6 +31,8 @@ from services.storage.atomic import write_durable
 SAVE_SECONDS = 2.0
 # A household's person sees the day, not the second.
 LAST_USED_EVERY = 600.0
+# Connections whose last wrong guess is remembered: all that are open at once, and more.
+MOST_GUESSED = 1000
 
 
 class Facts(Protocol):
@@ -60,6 +63,7 @@ class Logins:
         self._path = os.path.join(settings.room_dir, "bans.json")
         self._changed = asyncio.Event()
         self._told: dict[str, float] = {}
+        self._guessed: OrderedDict[str, str] = OrderedDict()  # connection → its last wrong guess
         self._rehashing: set[asyncio.Task[None]] = set()
         self._load()
 
@@ -78,6 +82,10 @@ class Logins:
             return Reply(454, "4.7.0", "log-ins cannot be checked now, try again in a minute")
         account = known.account.address if known else given.login.strip().lower()
         now = self._context.clock()
+        guess = self._fingerprint(account, given.password)
+        if self._guessed.get(trace) == guess:
+            # Clients try each mechanism in turn with the one password they have: that is one guess.
+            return replies.LOGIN_FAILED
         if (ban := self._throttle.check(peer, account, now)) is not None:
             self._record(trace, "reject", peer, given.login, account, mechanism, f"banned: {ban.reason}")
             return banned(ban, now)
@@ -87,6 +95,10 @@ class Logins:
             self._record(trace, "defer", peer, given.login, account, mechanism, str(error))
             return Reply(454, "4.7.0", "too many log-ins at once, try again in a moment")
         if not right or known is None:
+            self._guessed[trace] = guess
+            self._guessed.move_to_end(trace)
+            if len(self._guessed) > MOST_GUESSED:
+                self._guessed.popitem(last=False)
             return await self._wrong(peer, given, account, known, mechanism, trace)
         self._right(peer, given, known, mechanism, trace)
         return account
@@ -103,7 +115,7 @@ class Logins:
         now = self._context.clock()
         # Others tried at the same time: a ban they brought about is not outrun.
         ban = self._throttle.check(peer, account, now)
-        penalty = self._throttle.failed(peer, account, self._fingerprint(given.password), now)
+        penalty = self._throttle.failed(peer, account, self._fingerprint(account, given.password), now)
         for new in penalty.bans:
             self._announce(new, trace)
         why = "no such account" if known is None else "wrong password" if known.account.enabled else "account disabled"
@@ -130,8 +142,9 @@ class Logins:
     async def _rehash(self, account: str, password: str, replaces: str) -> None:
         self._facts.post("rehash", account, hash=await self._passwords.hash(password), replaces=replaces)
 
-    def _fingerprint(self, password: str) -> str:
-        return hmac.new(self._key, password.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()[:16]
+    def _fingerprint(self, account: str, password: str) -> str:
+        text = f"{account}\0{password}".encode("utf-8", "surrogatepass")
+        return hmac.new(self._key, text, hashlib.sha256).hexdigest()[:16]
 
     def _record(
         self, trace: str, outcome: str, peer: str, login: str, account: str, mechanism: str, reason: str

@@ -63,10 +63,10 @@ class HeaderReader:
         if self._held.startswith(b"\r\n"):
             return self._split(0, 2)
         end = self._held.find(b"\r\n\r\n", searched)
-        if end >= 0:
-            return self._split(end + 2, end + 4)
-        self.too_long = len(self._held) > MAX_HEADER
-        return b""
+        self.too_long = (end if end >= 0 else len(self._held)) > MAX_HEADER
+        if self.too_long:
+            self._held = b""
+        return self._split(end + 2, end + 4) if end >= 0 and not self.too_long else b""
 
     def finish(self) -> bytes:
         """The message is complete: one without an empty line is all header. Its body, where it has any."""
