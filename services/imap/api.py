@@ -113,22 +113,20 @@ class Api:
         return Response.of({"accounts": found})
 
     async def _manifest(self, request: Request) -> Response:
-        """What a backup has to copy: the account folders, each with the files that its state knows of."""
-        found = []
-        for known in self._directory.accounts():
-            address = known.address
-            folder = account_folder(self._context.settings.mail_dir, address)
-            if not os.path.isdir(folder):
-                continue
-            try:
-                account = await self._accounts.open(address)
-            except Busy:
-                return Response.error(503, f"{address} is in use by another process; try again")
-            try:
-                found.append(await account.run(lambda: manifest_of(account.store, address)))
-            finally:
-                self._accounts.release(account)
-        return Response.of({"accounts": found})
+        """What a backup of `?account=` has to copy: paths below its Maildir, as its state knows them."""
+        address = key(request.query.get("account", ""))
+        if self._directory.account(address) is None:
+            return Response.error(404, "no such account")
+        try:
+            account = await self._accounts.open(address)
+        except Busy:
+            return Response.error(503, "the account is in use by another process; try again")
+        try:
+            files = await account.run(lambda: list(account.store.manifest()))
+        finally:
+            self._accounts.release(account)
+        folder = account_folder(self._context.settings.mail_dir, address)
+        return Response.of({"account": address, "folder": folder, "files": files})
 
     # --- bans
 

@@ -3,7 +3,7 @@ put together (HEADER.FIELDS). Called by the fetch handler; reads through `storag
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from services.imap.faults import CutShort
 from services.message.envelope import header_fields
@@ -29,12 +29,23 @@ def is_cached(item: BodyItem) -> bool:
     return not section.part and section.text == "HEADER.FIELDS" and section.fields <= _CACHED and item.partial is None
 
 
-def from_cache(section: Section, fields: Mapping[str, bytes]) -> bytes | None:
-    """HEADER.FIELDS out of cached fields, in the message's order; None where the cache cannot tell the order."""
-    wanted = [value for name, value in fields.items() if name.encode("ascii") in section.fields]
-    if len(wanted) > 1 and any(_repeats(value) for value in wanted):
-        return None
-    return b"".join(wanted) + b"\r\n"
+def column(name: bytes) -> str:
+    """The cache's column of a header field (lower case)."""
+    return "h_" + name.decode("ascii").replace("-", "_")
+
+
+def number(name: bytes) -> int:
+    """The field's number in the cache's `field_order`."""
+    return CACHED_FIELDS.index(name.decode("ascii"))
+
+
+def joined(present: list[tuple[int, bytes]]) -> bytes | None:
+    """HEADER.FIELDS of cached fields with their places in the header; None where the cache cannot tell their order."""
+    if len(present) > 1:
+        if any(_repeats(lines) for _, lines in present):
+            return None
+        present.sort()
+    return b"".join([lines for _, lines in present]) + b"\r\n"
 
 
 def _repeats(value: bytes) -> bool:

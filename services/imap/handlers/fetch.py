@@ -20,7 +20,6 @@ from services.protocol.imap_commands import Fetch
 from services.protocol.imap_fetch import BodyItem, FetchItems
 from services.protocol.imap_responses import internal_date
 from services.protocol.imap_sets import indices
-from services.storage.cache import Parsed
 from services.storage.errors import MessageGone
 from services.storage.maildir import SEEN
 
@@ -30,8 +29,8 @@ if TYPE_CHECKING:
 # Rows of one step when all is in columns; messages of one step when each is read.
 ROWS, BODIES = 1000, 50
 
-# Item → the field of `Parsed` that answers it.
-_PARSED = {b"RFC822.SIZE": "size", b"ENVELOPE": "envelope", b"BODYSTRUCTURE": "bodystructure", b"BODY": "body"}
+# Item → the column of the cache that answers it.
+_CACHED = {b"RFC822.SIZE": "size", b"ENVELOPE": "envelope", b"BODYSTRUCTURE": "bodystructure", b"BODY": "body"}
 
 Row = tuple[int, int, int]  # sequence number, UID, position in the mailbox's arrays
 
@@ -81,79 +80,100 @@ class _Plan:
     def __init__(self, selected: Selected, wanted: FetchItems) -> None:
         self.selected = selected
         self.mailbox = selected.mailbox
-        self.items = wanted.items
+        self.names = [item for item in wanted.items if isinstance(item, bytes)]
+        sought = [item for item in wanted.items if isinstance(item, BodyItem)]
+        self.fields = [item for item in sought if sections.is_cached(item)]
+        self.bodies = [item for item in sought if not sections.is_cached(item)]
         self.sets_seen = wanted.seen and not selected.read_only
         self.with_flags = b"FLAGS" in wanted.items
-        self.bodies = [item for item in wanted.items if isinstance(item, BodyItem) and not sections.is_cached(item)]
-        self.fields = [item for item in wanted.items if isinstance(item, BodyItem) and sections.is_cached(item)]
         self.needs_tree = any(sections.needs_tree(item.section) for item in self.bodies)
-        self.needs_cache = self.needs_tree or bool(self.fields) or any(item in _PARSED for item in wanted.items)
+        self.cached = self._cached_columns()
         # `* n FETCH (` and a place for each value: bytes need no further formatting than this.
-        places = [item + (b" %d" if item in (b"UID", b"RFC822.SIZE") else b" %b") for item in self._named()]
+        places = [item + (b" %d" if item in (b"UID", b"RFC822.SIZE") else b" %b") for item in self.names]
         places += [item.label.replace(b"%", b"%%") + b" %b" for item in self.fields]
         self.head = b"* %d FETCH (" + b" ".join(places)
+        # Between what `head` says and the first body.
+        self.separator = b" " if places else b""
 
-    def _named(self) -> list[bytes]:
-        return [item for item in self.items if isinstance(item, bytes)]
+    def _cached_columns(self) -> tuple[str, ...]:
+        """What to read of the cache for each message."""
+        columns = [_CACHED[item] for item in self.names if item in _CACHED]
+        if self.needs_tree or self.fields:
+            columns.append("parts")
+        if self.fields:
+            columns.append("field_order")
+            wanted = frozenset().union(*(item.section.fields for item in self.fields))
+            columns += [sections.column(name) for name in sorted(wanted)]
+        return tuple(columns)
 
     def responses(self, rows: Sequence[Row], newly_seen: frozenset[int]) -> Iterator[tuple[bytes, int]]:
         """Responses of a batch, and how many messages each piece completes."""
         if not rows:
             return
-        cached: dict[int, Parsed] = {}
-        if self.needs_cache:
-            cached = dict(self.mailbox.parsed([uid for _, uid, _ in rows]))
-            if len(cached) < len(rows):
-                rows = [row for row in rows if row[1] in cached]
-        heads = map(self.head.__mod__, zip(*self._columns(rows, cached), strict=True))
-        if not self.bodies:
+        answers: dict[str, Sequence[Any]] = {}
+        if self.cached:
+            found = list(self.mailbox.answers([uid for _, uid, _ in rows], self.cached))
+            if len(found) < len(rows):
+                here = {one[0] for one in found}
+                rows = [row for row in rows if row[1] in here]
+            answers = dict(zip(self.cached, list(zip(*found, strict=True))[1:], strict=True)) if found else {}
+        if not rows:
+            return
+        heads = map(self.head.__mod__, zip(*self._columns(rows, answers), strict=True))
+        if self.bodies:
+            yield from self._with_bodies(rows, list(heads), answers, newly_seen)
+        elif newly_seen:
             out = [head + self._tail(row[1], newly_seen) for head, row in zip(heads, rows, strict=True)]
             yield b"".join(out), len(out)
-            return
-        yield from self._with_bodies(rows, list(heads), cached, newly_seen)
+        else:
+            yield b")\r\n".join([*heads, b""]), len(rows)
 
-    def _columns(self, rows: Sequence[Row], cached: dict[int, Parsed]) -> list[Any]:
+    def _columns(self, rows: Sequence[Row], answers: dict[str, Sequence[Any]]) -> list[Sequence[Any]]:
         """A column per place of `head`."""
-        selected, mailbox = self.selected, self.mailbox
-        columns: list[Any] = [[number for number, _, _ in rows]]
-        parsed = [cached[uid] for _, uid, _ in rows] if self.needs_cache else []
-        for item in self._named():
+        columns: list[Sequence[Any]] = [[number for number, _, _ in rows]]
+        for item in self.names:
             if item == b"UID":
                 columns.append([uid for _, uid, _ in rows])
             elif item == b"FLAGS":
-                columns.append(self._flags(selected, rows))
+                columns.append(self._flags(rows))
             elif item == b"INTERNALDATE":
-                dates = mailbox.dates
+                dates = self.mailbox.dates
                 columns.append([internal_date(dates[position]) for _, _, position in rows])
             else:
-                name = _PARSED[item]
-                columns.append([getattr(one, name) for one in parsed])
-        columns += [
-            [self._header_fields(uid, one, wanted) for (_, uid, _), one in zip(rows, parsed, strict=True)]
-            for wanted in self.fields
-        ]
+                columns.append(answers[_CACHED[item]])
+        columns += [self._header_fields(rows, item, answers) for item in self.fields]
         return columns
 
-    @staticmethod
-    def _flags(selected: Selected, rows: Sequence[Row]) -> list[bytes]:
+    def _flags(self, rows: Sequence[Row]) -> list[bytes]:
+        selected = self.selected
         recent = selected.recent_among(uid for _, uid, _ in rows)
         if recent:
             return [b"(%b)" % selected.flag_text(uid, position, recent) for _, uid, position in rows]
         # Ten thousand messages have some dozens of different sets of flags.
-        bits = selected.mailbox.flags
-        texts = {value: b"(%b)" % selected.mailbox.flag_text(value) for value in {bits[row[2]] for row in rows}}
+        bits = self.mailbox.flags
+        texts = {value: b"(%b)" % self.mailbox.flag_text(value) for value in {bits[row[2]] for row in rows}}
         return [texts[bits[position]] for _, _, position in rows]
 
-    def _header_fields(self, uid: int, parsed: Parsed, item: BodyItem) -> bytes:
-        found = sections.from_cache(item.section, parsed.fields)
-        if found is None:
-            try:
-                with self.mailbox.open(uid) as message:
-                    whole = sections.locate(message, item.section, mime.unpack(parsed.parts).root)
-                found = whole if isinstance(whole, bytes) else b""
-            except MessageGone:
-                found = b"\r\n"
-        return b"{%d}\r\n%b" % (len(found), found)
+    def _header_fields(self, rows: Sequence[Row], item: BodyItem, answers: dict[str, Sequence[Any]]) -> list[bytes]:
+        wanted = [(sections.number(name), sections.column(name)) for name in item.section.fields]
+        lines = [(number, answers[name]) for number, name in wanted]
+        out = []
+        for at, order in enumerate(answers["field_order"]):
+            present = [(order.index(number), column[at]) for number, column in lines if number in order]
+            found = sections.joined(present)
+            if found is None:
+                found = self._read_fields(rows[at][1], item, answers["parts"][at])
+            out.append(b"{%d}\r\n%b" % (len(found), found))
+        return out
+
+    def _read_fields(self, uid: int, item: BodyItem, parts: bytes) -> bytes:
+        """From the message itself, where the cache cannot tell in which order fields stand."""
+        try:
+            with self.mailbox.open(uid) as message:
+                found = sections.locate(message, item.section, mime.unpack(parts).root)
+        except MessageGone:
+            found = b""
+        return found if isinstance(found, bytes) else b""
 
     def _tail(self, uid: int, newly_seen: frozenset[int]) -> bytes:
         if uid in newly_seen and not self.with_flags:
@@ -164,17 +184,18 @@ class _Plan:
         return b")\r\n"
 
     def _with_bodies(
-        self, rows: Sequence[Row], heads: Sequence[bytes], cached: dict[int, Parsed], newly_seen: frozenset[int]
+        self, rows: Sequence[Row], heads: list[bytes], answers: dict[str, Sequence[Any]], newly_seen: frozenset[int]
     ) -> Iterator[tuple[bytes, int]]:
-        by_uid = {row[1]: head for row, head in zip(rows, heads, strict=True)}
-        separator = b" " if len(self.bodies) < len(self.items) else b""
+        at_uid = {row[1]: at for at, row in enumerate(rows)}
+        between = (self.separator, *repeat(b" ", len(self.bodies) - 1))
         for uid, message in self.mailbox.bodies([row[1] for row in rows]):
-            root = mime.unpack(cached[uid].parts).root if self.needs_tree else None
-            pending = by_uid[uid] + separator
+            at = at_uid[uid]
+            root = mime.unpack(answers["parts"][at]).root if self.needs_tree else None
+            pending = heads[at]
             announced = False
             try:
-                for item, between in zip(self.bodies, (b"", *repeat(b" ", len(self.bodies) - 1)), strict=True):
-                    pending += between
+                for item, separator in zip(self.bodies, between, strict=True):
+                    pending += separator
                     for piece in sections.literal(message, item, root):
                         pending += piece
                         if len(pending) >= sections.PIECE:

@@ -12,6 +12,7 @@ from collections.abc import Generator, Iterable, Sequence
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING
 
+from services.imap import sections
 from services.imap.faults import Done, Refusal
 from services.imap.parser import sent_day
 from services.imap.selected import Selected
@@ -174,18 +175,20 @@ class _Search:
             yield b""
         return sorted(found)
 
-    def _cached(self, key: Key, uids: list[int]) -> Iterable[int]:
-        for uid, parsed in self.mailbox.parsed(uids):
-            if isinstance(key, Size):
-                matches = parsed.size > key.octets if key.larger else parsed.size < key.octets
-            elif isinstance(key, Sent):
-                day = sent_day(parsed.fields.get("date", b""))
-                matches = day is not None and _compare(key.comparison, day, key.day)
-            else:
-                assert isinstance(key, Header)
-                matches = self._in_field(key, parsed.fields.get(key.field))
-            if matches:
-                yield uid
+    def _cached(self, key: Header | Sent | Size, uids: list[int]) -> Iterable[int]:
+        if isinstance(key, Size):
+            for uid, size in self.mailbox.answers(uids, ("size",)):
+                if size > key.octets if key.larger else size < key.octets:
+                    yield uid
+        elif isinstance(key, Sent):
+            for uid, lines in self.mailbox.answers(uids, ("h_date",)):
+                day = sent_day(lines) if lines else None
+                if day is not None and _compare(key.comparison, day, key.day):
+                    yield uid
+        else:
+            for uid, lines in self.mailbox.answers(uids, (sections.column(key.field.encode("ascii")),)):
+                if self._in_field(key, lines):
+                    yield uid
 
     def _in_field(self, key: Header, lines: bytes | None) -> bool:
         """`lines`: the field as it stands in the message, all its occurrences."""
@@ -203,7 +206,7 @@ class _Search:
 
     def _read_header(self, key: Header, uids: list[int]) -> Iterable[int]:
         name = key.field.encode("ascii", "replace")
-        headers = {uid: parsed.header_size for uid, parsed in self.mailbox.parsed(uids)}
+        headers = dict(self.mailbox.answers(uids, ("header_size",)))
         for uid, message in self.mailbox.bodies(uids):
             header = message.read(0, headers.get(uid, 0))
             lines = mime.field_lines(header, name)
@@ -219,10 +222,10 @@ class _Search:
             raw = message.read()
             if self._in_message(key, raw, mime.parse(raw).root):
                 yield uid
-        for uid, parsed in self.mailbox.parsed(sorted(large)):
+        for uid, parts in self.mailbox.answers(sorted(large), ("parts",)):
             with contextlib.suppress(MessageGone), self.mailbox.open(uid) as message:
                 octets = _Octets(message)
-                root = mime.unpack(parsed.parts).root
+                root = mime.unpack(parts).root
                 mime.read_fields(root, octets)
                 if self._in_message(key, octets, root):
                     yield uid
