@@ -43,6 +43,7 @@ class Remote:
     name: str = "mx.far.test"
     host: str = "127.0.0.1"
     body_bytes: int | None = None  # break off (CLOSE) after so many octets of a body
+    body_gate: asyncio.Event | None = None  # the reply to the final dot waits for it
     commands: list[str] = field(default_factory=list)
     messages: list[Received] = field(default_factory=list)
     connections: int = 0
@@ -156,6 +157,8 @@ class _Dialogue:
             got += piece
         message = Received(self.mail, list(self.recipients), bytes(got[:-3]), self.secured, self.number)
         self.remote.messages.append(message)
+        if self.remote.body_gate is not None:
+            await self.remote.body_gate.wait()
         for recipient in self.recipients if self.remote.lmtp else [""]:
             await self.say(f"BODY {recipient}".rstrip(), "250 2.0.0 taken")
 

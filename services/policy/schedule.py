@@ -62,7 +62,7 @@ class Schedule:
 LOCAL = Schedule(first=5.0, most=300.0)
 
 
-def destination_wait(failures: int, *, local: bool) -> float:
+def destination_wait(failures: int, first: float = 60.0, most: float = 900.0) -> float:
     """How long a destination that could not be reached `failures` times in a row is left alone: its other messages wait
     with it instead of finding out one by one."""
-    return min((2.0 if local else 60.0) * 2.0 ** min(failures - 1, 20), 60.0 if local else 900.0)
+    return min(first * 2.0 ** min(failures - 1, 20), most)

@@ -47,8 +47,9 @@ class Lane:
 class Lanes:
     """All lanes. `limit` connections in all, `widest` to one destination."""
 
-    def __init__(self, limit: int, widest: int = 4) -> None:
-        self.limit, self.widest = limit, widest
+    def __init__(self, limit: int, widest: int = 4, first_wait: float = 60.0) -> None:
+        """`first_wait`: seconds that a destination is left alone when it could not be reached for the first time."""
+        self.limit, self.widest, self._first_wait = limit, widest, first_wait
         self.lanes: dict[str, Lane] = {}
         self._later: list[tuple[float, str]] = []  # a heap: a lane has one live entry, at its `due` or before it
         self._ready: dict[str, None] = {}  # due now, the longest-waiting first; taken out while it has no capacity
@@ -119,7 +120,10 @@ class Lanes:
         """No server of the destination could be spoken to."""
         lane.proven, lane.width = False, 1
         lane.failures += 1
-        lane.down_until = now + destination_wait(lane.failures, local=lane.destination == LOCAL)
+        local = lane.destination == LOCAL  # replaced or restarted: back in seconds
+        lane.down_until = now + (
+            destination_wait(lane.failures, 2.0, 60.0) if local else destination_wait(lane.failures, self._first_wait)
+        )
         lane.down_because = because
 
     def tidy(self, now: float) -> None:

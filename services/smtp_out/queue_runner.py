@@ -65,7 +65,7 @@ class QueueRunner:
         self._context, self._queue, self._spool = context, queue, spool
         self._hops, self._timeouts = Hops(settings, lookup), timeouts
         self._reports = Reports(settings, spool, destination_of)
-        self._lanes = Lanes(settings.out_concurrency)
+        self._lanes = Lanes(settings.out_concurrency, first_wait=min(60.0, settings.retry_first))
         self._schedule = Schedule(
             settings.retry_first, settings.retry_most, settings.give_up_after, settings.warn_after
         )

@@ -58,8 +58,8 @@ def test_a_destination_that_is_down_puts_off_but_not_past_the_end() -> None:
 
 
 def test_destinations_are_left_alone_longer_and_longer() -> None:
-    assert [destination_wait(n, local=False) for n in (1, 2, 3, 4, 5, 9)] == [60, 120, 240, 480, 900, 900]
-    assert [destination_wait(n, local=True) for n in (1, 2, 6, 100)] == [2, 4, 60, 60]
+    assert [destination_wait(n) for n in (1, 2, 3, 4, 5, 9)] == [60, 120, 240, 480, 900, 900]
+    assert [destination_wait(n, 2, 60) for n in (1, 2, 6, 100)] == [2, 4, 60, 60]
     assert LOCAL.wait(1) == 5 and LOCAL.wait(99) == 300
 
 
@@ -84,9 +84,7 @@ def test_every_history_ends_in_time(
     for _ in range(100_000):
         made.append(now)
         if puts_off and chance.random() < 0.3:
-            decision = schedule.put_off(
-                0, now, now + destination_wait(chance.randint(1, 9), local=False), warned=warned
-            )
+            decision = schedule.put_off(0, now, now + destination_wait(chance.randint(1, 9)), warned=warned)
         else:
             attempts += 1
             decision = schedule.after_failure(0, now, attempts, warned=warned)

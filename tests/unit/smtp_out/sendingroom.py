@@ -70,6 +70,7 @@ class SendingRoom:
         self.given = settings
         self.events = Recorded()
         self.signed: list[Request] = []
+        self.ahead = 0.0  # what the room's clock is ahead of the wall's
         self.sign: Callable[[Request], Response] = lambda _: Response(200, b"DKIM-Signature: d=home.test; b=x\r\n")
         self.context: Context = None  # type: ignore[assignment]
         self._look: SnapshotDirectory | None = None
@@ -135,7 +136,9 @@ class SendingRoom:
         routes.add("POST", "/v1/sign", self._signing, allow=("smtp-out",))
         dkim = Context("dkim", Settings(), self.events, secret, Health("dkim"))
         self._dkim = await serve_http(dkim, routes, "127.0.0.1:0")
-        self.context = Context("smtp-out", self.settings(), self.events, secret, Health("smtp-out"))
+        self.context = Context(
+            "smtp-out", self.settings(), self.events, secret, Health("smtp-out"), clock=lambda: time.time() + self.ahead
+        )
         with mock.patch.object(smtp_out_room, "Resolver", lambda _: ZoneLookup(self.zone)):
             self._serving = asyncio.create_task(smtp_out_room.serve(self.context))
             async with asyncio.timeout(10):
