@@ -6,13 +6,13 @@ the Origin of changes, bounds the body, sets the security headers, and turns a f
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, HTTPException, Request
+from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.admin.api import accounts, guard, queue, status, trace
@@ -53,6 +53,7 @@ def build(parts: Parts) -> ASGIApp:
     for module in (accounts, queue, trace, status):
         app.include_router(module.router(parts), prefix=API)
     guard.answer_errors(app)
+    app.add_exception_handler(Exception, _fault(parts.context))
     views.add_to(app, parts)
     return Shell(app, parts.context, allowed_hosts(parts.context.settings))
 
@@ -88,14 +89,12 @@ class Shell:
             await _answer(sending, *problem)
             return
         try:
-            await self._app(scope, _bounded(receive, sending), sending)
-        except _TooLarge:
-            pass  # answered with 413 already
+            await self._app(scope, _bounded(receive), sending)
         except Exception as error:
-            bug = new_trace_id()
-            self._context.bug(bug, error, f"{scope['method']} {scope['path']}")
-            if not started:
-                await _answer(sending, 500, f"an internal error, recorded as {bug}")
+            if started:
+                return  # `_fault` has answered and recorded it; starlette raises it once more for the server's log
+            self._context.bug(bug := new_trace_id(), error, f"{scope['method']} {scope['path']}")
+            await _answer(sending, 500, f"an internal error, recorded as {bug}")
 
     def _refusal(self, scope: Scope, headers: dict[bytes, bytes]) -> tuple[int, str] | None:
         host = headers.get(b"host", b"").decode("latin-1").lower()
@@ -122,11 +121,16 @@ class Shell:
         return added
 
 
-class _TooLarge(Exception):
-    pass
+def _fault(context: Context) -> Callable[[Request, Exception], Awaitable[Response]]:
+    async def answer(request: Request, error: Exception) -> Response:
+        bug = new_trace_id()
+        context.bug(bug, error, f"{request.method} {request.url.path}")
+        return JSONResponse({"error": f"an internal error, recorded as {bug}"}, 500)
+
+    return answer
 
 
-def _bounded(receive: Receive, send: Send) -> Receive:
+def _bounded(receive: Receive) -> Receive:
     """`receive` that ends a body past MAX_BODY, whatever its headers said."""
     size = 0
 
@@ -135,9 +139,7 @@ def _bounded(receive: Receive, send: Send) -> Receive:
         message = await receive()
         size += len(message.get("body", b""))
         if size > MAX_BODY:
-            with contextlib.suppress(RuntimeError):  # an answer may have begun
-                await _answer(send, 413, f"more than {MAX_BODY} bytes")
-            raise _TooLarge
+            raise HTTPException(413, f"more than {MAX_BODY} bytes")
         return message
 
     return receiving

@@ -86,11 +86,12 @@ class Operations:
         """One account in use."""
         return await asyncio.to_thread(self._directories.account, address)
 
-    async def usage(self) -> dict[str, tuple[int, int]]:
-        """Address → bytes and messages, as imap counts them now; empty where it does not answer at once."""
+    async def usage(self, address: str = "") -> dict[str, tuple[int, int]]:
+        """Address → bytes and messages of one account or all, as imap counts; empty where it has no quick answer."""
         try:
             async with asyncio.timeout(USAGE_SECONDS):
-                answer = await self._peers.ask("imap", "GET", "/v1/usage")
+                query = {"account": address} if address else None
+                answer = await self._peers.ask("imap", "GET", "/v1/usage", query=query)
             return {
                 str(address): (int(used["bytes"]), int(used["messages"]))
                 for address, used in answer["accounts"].items()
@@ -224,7 +225,7 @@ class Operations:
         problems = []
         for room in BANNING:
             try:
-                answer = await self._peers.ask("imap" if room == "imap" else "smtp-out", "GET", "/v1/bans")
+                answer = await self._peers.ask(room, "GET", "/v1/bans")
                 for ban in answer["bans"]:
                     one = found.setdefault((str(ban.get("kind", "")), str(ban["key"])), {**ban, "rooms": []})
                     one["rooms"].append(room)
@@ -237,14 +238,11 @@ class Operations:
         lifted, problems = 0, []
         for room in BANNING:
             try:
-                await self._peers.ask(room, "DELETE", "/v1/bans", {"key": key})
-                lifted += 1
-            except PeerSaid as error:
-                if error.status != 404:
-                    problems.append(str(error))
-            except PeerAway as error:
+                answer = await self._peers.ask(room, "DELETE", "/v1/bans", {"key": key})
+                lifted += len(answer["lifted"])
+            except (PeerAway, PeerSaid) as error:
                 problems.append(str(error))
-        if not lifted and not problems:
+        if not lifted and len(problems) < len(BANNING):
             raise NotFound(f"there is no ban on {key}")
         if not lifted:
             raise PeerAway("; ".join(problems))

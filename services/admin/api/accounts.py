@@ -117,7 +117,7 @@ def router(parts: Parts) -> APIRouter:
     @routes.get("/accounts/{address}")
     async def show_account(actor: asking, address: str) -> dict[str, Any]:
         """One account."""
-        return {"account": account_json(await operations.account(address), await operations.usage())}
+        return {"account": account_json(await operations.account(address), await operations.usage(address))}
 
     @routes.patch("/accounts/{address}")
     async def change_account(actor: asking, address: str, body: ChangedAccount) -> dict[str, Any]:

@@ -111,5 +111,5 @@ def _told(status: int) -> Callable[[Request, Exception], Awaitable[JSONResponse]
 
 
 def _complaint(error: dict[str, Any]) -> str:
-    where = ".".join(str(part) for part in error.get("loc", ()) if part not in ("body", "query", "path"))
+    where = ".".join(str(part) for part in error.get("loc", ())[1:])  # the first says body, query or path
     return f"{where}: {error.get('msg', 'wrong')}" if where else str(error.get("msg", "wrong"))

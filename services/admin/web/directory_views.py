@@ -65,7 +65,7 @@ class DirectoryViews:
     async def account(self, request: Request, actor: Actor) -> Response:
         """GET /accounts/{address}."""
         details = await self._operations.account(request.path_params["address"])
-        found = account_json(details, await self._operations.usage())
+        found = account_json(details, await self._operations.usage(details.account.address))
         address = found["address"]
         leading = [alias for alias in await self._operations.aliases() if alias.target == address]
         return self._pages.render("account.html", actor, account=found, aliases=leading, title=address)

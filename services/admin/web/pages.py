@@ -6,12 +6,13 @@ import base64
 import hashlib
 import os
 import sqlite3
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import parse_qsl
 
 from fastapi import Request
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import ChainableUndefined, Environment, FileSystemLoader
 from starlette.responses import RedirectResponse, Response
 
 from services.admin.access import Actor
@@ -48,7 +49,7 @@ class Pages:
         self._environment = Environment(
             loader=FileSystemLoader(os.path.join(HERE, "templates")),
             autoescape=True,
-            undefined=StrictUndefined,
+            undefined=ChainableUndefined,  # a field that an older room does not send yet is empty, not a fault
             auto_reload=False,
             trim_blocks=True,
             lstrip_blocks=True,
@@ -142,9 +143,9 @@ def local_target(target: str) -> str:
     return target if plain and target.isprintable() else "/"
 
 
-def size_text(size: int | None) -> str:
-    """Bytes as a person reads them."""
-    if size is None:
+def size_text(size: object) -> str:
+    """Bytes as a person reads them; a dash for what is no number."""
+    if not isinstance(size, int | float):
         return "–"
     number, unit = float(size), "B"
     for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
@@ -154,11 +155,11 @@ def size_text(size: int | None) -> str:
     return f"{number:.0f} {unit}" if unit == "B" or number >= 10 else f"{number:.1f} {unit}"
 
 
-def time_text(seconds: float | None) -> str:
-    """Seconds since 1970 as UTC; the script shows it in the reader's own time."""
-    import time
-
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds)) if seconds else ""
+def time_text(seconds: object) -> str:
+    """Seconds since 1970 as UTC; the script shows it in the reader's own time. "" for what is no time."""
+    if not isinstance(seconds, int | float) or not 0 < seconds < 1e11:
+        return ""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
 def micros_text(micros: int) -> str:
