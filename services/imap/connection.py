@@ -40,11 +40,11 @@ class Connection(asyncio.Protocol):
     """One client."""
 
     __slots__ = (
-        "_answer", "_deadline", "_entry", "_errors", "_implicit_tls", "_stopping", "account", "appending", "busy",
+        "_answer", "_deadline", "_entry", "_errors", "_stopping", "account", "appending", "busy",
         "desk", "idle", "peer", "reader", "secure", "session", "trace", "wire",
     )  # fmt: skip
 
-    def __init__(self, desk: Desk, *, implicit_tls: bool) -> None:
+    def __init__(self, desk: Desk) -> None:
         self.desk = desk
         self.reader = CommandReader()
         self.wire: Wire
@@ -56,7 +56,6 @@ class Connection(asyncio.Protocol):
         self.session: Session | None = None
         self.appending: literals.Appending | None = None
         self.idle: Idle | None = None
-        self._implicit_tls = implicit_tls
         self._entry: Entry | None = Entry(self)
         self._answer: Callable[[bytes], None] | None = None  # takes the next line
         self._errors = 0
@@ -71,17 +70,20 @@ class Connection(asyncio.Protocol):
         address = transport.get_extra_info("peername")
         self.peer = address[0] if isinstance(address, tuple) else "local"
         self.await_login()
+        if transport.get_extra_info("ssl_object") is not None:
+            self.secured()
         refused = self.desk.peers.add(self)
         if refused:
             self.emit("connect", outcome="reject", reason=refused)
-            if self._implicit_tls:
-                self.wire.abort()  # a handshake only to refuse costs more than the connection that is refused
-            else:
-                self.end(refused, b"UNAVAILABLE")
-        elif self._implicit_tls and self._entry is not None:
-            self._entry.begin_tls(greet=True)
+            self.end(refused, b"UNAVAILABLE")
         else:
             self.greet()
+
+    def secured(self) -> None:
+        """TLS is there."""
+        self.secure = True
+        version, cipher = self.wire.tls_names()
+        self.emit("tls", version=version, cipher=cipher)
 
     def data_received(self, data: bytes) -> None:
         """Octets."""

@@ -50,14 +50,11 @@ class Entry:
             connection.wire.close()
             return
         connection.wire.write(respond.ok(tag, b"begin TLS now"))
-        self.begin_tls(greet=False)
+        # From here on no octet is read as anything but TLS.
+        connection.wire.pause_reading()
+        connection.start(self._handshake())
 
-    def begin_tls(self, *, greet: bool) -> None:
-        """The handshake; from here on no octet is read as anything else."""
-        self._connection.wire.pause_reading()
-        self._connection.start(self._handshake(greet))
-
-    async def _handshake(self, greet: bool) -> None:
+    async def _handshake(self) -> None:
         connection = self._connection
         context = connection.desk.tls
         assert context is not None
@@ -67,12 +64,8 @@ class Entry:
             connection.emit("tls", outcome="reject", reason=str(error) or "the handshake was not finished in time")
             connection.wire.abort()
             return
-        connection.secure = True
-        version, cipher = connection.wire.tls_names()
-        connection.emit("tls", version=version, cipher=cipher)
+        connection.secured()
         connection.await_login()
-        if greet:
-            connection.greet()
 
     # --- the log-in
 

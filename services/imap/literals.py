@@ -36,7 +36,7 @@ def announced(connection: Connection, event: LiteralAnnounced) -> None:
         tag, name = tag_and_name(event.octets)
         append, is_message = parse_append(event.octets) if name == "APPEND" else (None, False)
     except BadCommand as error:
-        _refuse(connection, event, error.tag, Refusal(str(error), error.code, b"BAD"))
+        _refuse(connection, event, error.tag, Refusal(str(error), error.code, b"NO" if error.code else b"BAD"))
         return
     limit = EARLY_LITERAL_LIMIT if connection.session is None else LITERAL_LIMIT
     if event.binary:

@@ -6,11 +6,18 @@ One timer for all of them: a thousand idle clients cost no timer each.
 from __future__ import annotations
 
 import asyncio
-from typing import Protocol
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Protocol
 
 from services.policy.throttle import address_key
+from services.runtime.events import new_trace_id
+
+if TYPE_CHECKING:
+    from services.imap.desk import Desk
 
 SWEEP_SECONDS = 5.0
+TOO_MANY = "too many connections"
+TOO_MANY_FROM_PEER = "too many connections from your address"
 
 
 class Connection(Protocol):
@@ -40,15 +47,24 @@ class Peers:
     def __len__(self) -> int:
         return len(self._open)
 
+    def refusal(self, peer: str, handshaking: Collection[str]) -> str:
+        """Why one more from `peer` could not stay, with `handshaking` about to come in; "" where it could."""
+        key = address_key(peer)
+        if len(self._open) + len(handshaking) >= self._most:
+            return TOO_MANY
+        if self._by_peer.get(key, 0) + sum(address_key(other) == key for other in handshaking) >= self._most_per_peer:
+            return TOO_MANY_FROM_PEER
+        return ""
+
     def add(self, connection: Connection) -> str:
         """Count one in; why it cannot stay, "" where it can. It is counted in either case."""
         key = address_key(connection.peer)
         self._open.add(connection)
         self._by_peer[key] = self._by_peer.get(key, 0) + 1
         if len(self._open) > self._most:
-            return "too many connections"
+            return TOO_MANY
         if self._by_peer[key] > self._most_per_peer:
-            return "too many connections from your address"
+            return TOO_MANY_FROM_PEER
         return ""
 
     def remove(self, connection: Connection) -> None:
@@ -86,3 +102,25 @@ class Peers:
                 for connection in list(self._open):
                     connection.abort()
                 await asyncio.sleep(0)
+
+
+class Door:
+    """Counts whoever comes to 993 before the handshake: that is what a flood wants us to do."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    def admit(self, peer: str, handshaking: Collection[str]) -> bool:
+        """See `runtime.listener.Door`."""
+        refused = self._desk.peers.refusal(peer, handshaking)
+        if refused:
+            self._emit("connect", peer, refused)
+        return not refused
+
+    def failed(self, peer: str, error: OSError) -> None:
+        """See `runtime.listener.Door`."""
+        self._emit("tls", peer, str(error) or "the handshake was not finished in time")
+
+    def _emit(self, kind: str, peer: str, reason: str) -> None:
+        events = self._desk.context.events
+        events.emit(kind, new_trace_id(), outcome="reject", peer=peer, service="imap", reason=reason)

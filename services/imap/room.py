@@ -13,11 +13,11 @@ from services.imap.api import Api
 from services.imap.connection import Connection
 from services.imap.desk import Desk
 from services.imap.gate import Gate
-from services.imap.peers import Peers
+from services.imap.peers import Door, Peers
 from services.imap.watch import Watches
 from services.runtime.facts import FactQueue
 from services.runtime.internal_http import serve_http
-from services.runtime.listener import Listener, listen
+from services.runtime.listener import Listener, listen, listen_tls
 from services.runtime.process import Context
 from services.runtime.tls import ServerCertificates
 from services.storage.notifier import LocalNotifier
@@ -71,12 +71,11 @@ async def serve(context: Context) -> None:
         try:
             listeners.append(await serve_http(context, api.routes()))
             context.ports["http"] = listeners[-1].port
-            for name, address, implicit in (
-                ("imaps", settings.imaps_listen, True),
-                ("imap", settings.imap_listen, False),
-            ):
-                listeners.append(await listen(partial(Connection, desk, implicit_tls=implicit), address))
-                context.ports[name] = listeners[-1].port
+            connection = partial(Connection, desk)
+            listeners.append(await listen_tls(connection, settings.imaps_listen, certificates.context, Door(desk)))
+            context.ports["imaps"] = listeners[-1].port
+            listeners.append(await listen(connection, settings.imap_listen))
+            context.ports["imap"] = listeners[-1].port
             context.health.ready()
             await context.stop.wait()
         finally:

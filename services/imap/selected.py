@@ -169,6 +169,7 @@ class Selected:
 
     def _size_updates(self, expunge: bool) -> Iterator[bytes]:
         old, now = self.uids, _uids_now(self.mailbox)
+        recent = self.recent
         last = old[-1] if old else 0
         kept = bisect_right(now, last)
         gone = len(old) - kept
@@ -182,7 +183,7 @@ class Selected:
             self.uids = old + now[kept:]
         if kept < len(now):
             self._claim()
-            for uid in now[kept:]:
-                self._pending.discard(uid)
+            self._pending.difference_update(now[kept:])
             yield respond.exists(len(self.uids))
+        if kept < len(now) or recent != self.recent:
             yield respond.recent(self.recent)

@@ -1,12 +1,25 @@
-"""Opens the sockets that a room listens on."""
+"""Opens the sockets that a room listens on.
+
+TLS from the first byte (465, 993) has an accept loop of its own, `listen_tls`. The obvious ways do not serve:
+`create_server(ssl=...)` shakes hands with whoever comes before anybody could refuse, and upgrading a plain connection
+loses a ClientHello that came with it, since uvloop begins to read right after `connection_made` whatever that says.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import socket
-from collections.abc import Callable
+import ssl
+from collections.abc import Callable, Collection
+from typing import Protocol
 
+# Handshakes at once in one listener; who comes then waits in the kernel's queue. Each costs 100 KiB and a core 1 ms.
+MAX_HANDSHAKES = 128
+# A handshake over a bad mobile link takes seconds; a stranger who never ends one holds a place no longer than this.
+HANDSHAKE_SECONDS = 30.0
+# After running out of descriptors or memory: long enough not to spin, short enough that nobody gives up.
+ACCEPT_PAUSE = 0.1
 BACKLOG = 1024  # a burst of reconnecting clients after a restart; the kernel caps it at somaxconn
 
 
@@ -60,7 +73,7 @@ def bind(address: str) -> list[socket.socket]:
 class Listener:
     """The servers on one address; closing it stops accepting, open connections live on."""
 
-    def __init__(self, servers: list[asyncio.Server], port: int) -> None:
+    def __init__(self, servers: Collection[asyncio.Server | TlsServer], port: int) -> None:
         """`port` is the one the kernel gave."""
         self.servers = servers
         self.port = port
@@ -77,3 +90,99 @@ async def listen(factory: Callable[[], asyncio.BaseProtocol], address: str, *, b
     sockets = bind(address)
     servers = [await loop.create_server(factory, sock=each, backlog=backlog) for each in sockets]
     return Listener(servers, sockets[0].getsockname()[1])
+
+
+class Door(Protocol):
+    """Who says what happens to a connection before there is a protocol for it."""
+
+    def admit(self, peer: str, handshaking: Collection[str]) -> bool:
+        """May `peer` (an address) come in? `handshaking` are the peers whose handshakes are under way."""
+
+    def failed(self, peer: str, error: OSError) -> None:
+        """`peer`'s handshake failed."""
+
+
+async def listen_tls(
+    factory: Callable[[], asyncio.BaseProtocol],
+    address: str,
+    context: ssl.SSLContext,
+    door: Door,
+    *,
+    backlog: int = BACKLOG,
+    handshake_seconds: float = HANDSHAKE_SECONDS,
+) -> Listener:
+    """`listen` with TLS from the first byte: protocols are made, and `connection_made` called, after the handshake."""
+    sockets = bind(address)
+    servers = []
+    for each in sockets:
+        each.listen(backlog)
+        servers.append(TlsServer(each, factory, context, door, handshake_seconds))
+    return Listener(servers, sockets[0].getsockname()[1])
+
+
+class TlsServer:
+    """One socket's accept loop and the handshakes under way."""
+
+    def __init__(
+        self,
+        listening: socket.socket,
+        factory: Callable[[], asyncio.BaseProtocol],
+        context: ssl.SSLContext,
+        door: Door,
+        handshake_seconds: float,
+    ) -> None:
+        """Begins to accept."""
+        self._factory, self._context, self._door, self._seconds = factory, context, door, handshake_seconds
+        self._loop = asyncio.get_running_loop()
+        self._socket = listening
+        self._handshakes: dict[asyncio.Task[None], str] = {}
+        self._places = asyncio.Semaphore(MAX_HANDSHAKES)
+        self._accepting = self._loop.create_task(self._accept())
+
+    def close(self) -> None:
+        """Stop accepting and give up the handshakes under way."""
+        self._accepting.cancel()
+        for task in self._handshakes:
+            task.cancel()
+
+    async def _accept(self) -> None:
+        try:
+            while True:
+                await self._places.acquire()
+                try:
+                    connection, address = await self._loop.sock_accept(self._socket)
+                except OSError:
+                    self._places.release()
+                    await asyncio.sleep(ACCEPT_PAUSE)
+                    continue
+                peer = str(address[0])
+                if not self._door.admit(peer, self._handshakes.values()):
+                    self._places.release()
+                    connection.close()
+                    continue
+                task = self._loop.create_task(self._handshake(connection, peer))
+                self._handshakes[task] = peer
+                task.add_done_callback(self._ended)
+        finally:
+            self._socket.close()
+
+    async def _handshake(self, connection: socket.socket, peer: str) -> None:
+        connection.setblocking(False)
+        # What TCP servers of both loops set: a reply must not wait for the ACK of the one before.
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        try:
+            await self._loop.connect_accepted_socket(
+                self._factory, connection, ssl=self._context, ssl_handshake_timeout=self._seconds
+            )
+        except OSError as error:  # ssl.SSLError and TimeoutError are
+            connection.close()
+            self._door.failed(peer, error)
+        except asyncio.CancelledError:
+            connection.close()
+            raise
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        del self._handshakes[task]
+        self._places.release()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._loop.call_exception_handler({"message": "a TLS connection could not be served", "exception": error})

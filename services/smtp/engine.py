@@ -3,7 +3,8 @@
 aiosmtpd gives the Session, the Envelope and the handler's hooks; its StreamReader loop is replaced by
 `protocol/smtp_session.py`, since that loop costs eight to ten times a lean one and keeps bare line ends, whole messages
 in memory, and one timer over all of DATA. Used by smtp-in (port 25, LMTP) and smtp-out (submission, forwards):
-`runtime.listener.listen(lambda: Engine(handler, config), address)`.
+`runtime.listener.listen(lambda: Engine(handler, config), address)`, or `listen_tls` with an `EngineDoor` where TLS is
+implicit.
 
 How a connection runs. `data_received` feeds the session and pumps: events are taken one by one and their hooks called.
 A hook that answers at once costs no task; for one that waits, a task is made and no event is taken until it is done.
@@ -17,7 +18,7 @@ limit, and `disconnect`. The handler records its verdicts.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any, cast
 
 from aiosmtpd import smtp as aiosmtpd
@@ -32,7 +33,17 @@ from services.smtp.handler import BodySink, Connections, EngineConfig, Handler, 
 from services.smtp.record import Record
 from services.smtp.wire import Wire
 
-__all__ = ["BodySink", "Connections", "Engine", "EngineConfig", "Envelope", "Handler", "Recipient", "Session"]
+__all__ = [
+    "BodySink",
+    "Connections",
+    "Engine",
+    "EngineConfig",
+    "EngineDoor",
+    "Envelope",
+    "Handler",
+    "Recipient",
+    "Session",
+]
 
 # A sink with `drain` gets this much before it is waited for: often enough to bound memory, rarely enough to be free.
 DRAIN_EVERY = 1 << 20
@@ -119,12 +130,11 @@ class Engine(aiosmtpd.SMTP):
             refusal = replies.TOO_MANY_FROM_PEER
         config.connections.add(self, self._peer_key)
         if refusal is not None:
-            # Said before TLS even where TLS is implicit: a handshake is what a flood wants us to do.
             self._record.refusal("", refusal)
             self._close_with(refusal)
-        elif config.implicit_tls:
-            self._start_tls(self._greet)
         else:
+            if config.implicit_tls:
+                self._secured()
             # Two turns of the loop: what the peer sent without waiting for the greeting is read before it.
             self.loop.call_soon(self.loop.call_soon, self._greet)
 
@@ -404,9 +414,8 @@ class Engine(aiosmtpd.SMTP):
         self._task = self.loop.create_task(self._handshake(then))
 
     async def _handshake(self, then: Callable[[], None]) -> None:
-        session = self.session
         try:
-            session.tls_version, session.tls_cipher = await self._wire.start_tls(self)
+            await self._wire.start_tls(self)
         except OSError as error:  # ssl.SSLError and TimeoutError are OSErrors
             self._record.emit("tls", "error", reason=f"the TLS handshake failed: {error}")
             self._task, self._busy = None, False
@@ -414,11 +423,17 @@ class Engine(aiosmtpd.SMTP):
             self._wire.lose()  # asyncio does not report the loss of a connection whose handshake failed
             self._end()
             return
+        self._secured()
+        self._task = None
+        self._continue(lambda _: then(), None)
+
+    def _secured(self) -> None:
+        """TLS is there."""
+        session = self.session
+        session.tls_version, session.tls_cipher = self._wire.tls_names()
         session.tls = True
         session.ssl = {"version": session.tls_version, "cipher": session.tls_cipher}
         self._record.emit("tls", "accept", version=session.tls_version, cipher=session.tls_cipher)
-        self._task = None
-        self._continue(lambda _: then(), None)
 
     def _late(self, session_over: bool) -> None:
         """The wire's clock ran out: for what is awaited now, or for the whole session."""
@@ -438,6 +453,35 @@ class Engine(aiosmtpd.SMTP):
         self.config.connections.remove(self, self._peer_key)
         self._record.disconnect(self._wire.age(), self._messages, self._smtp.last_words)
         self._ask("DISCONNECT", lambda _: None)
+
+
+class EngineDoor:
+    """Counts whoever comes to an implicit TLS listener before the handshake: that is what a flood wants us to do."""
+
+    def __init__(self, config: EngineConfig) -> None:
+        """`config` is the listener's."""
+        self._config = config
+
+    def admit(self, peer: str, handshaking: Collection[str]) -> bool:
+        """See `runtime.listener.Door`."""
+        config, key = self._config, peer_key(peer)
+        from_peer = config.connections.from_peer(key) + sum(peer_key(other) == key for other in handshaking)
+        if len(config.connections) + len(handshaking) >= config.max_connections:
+            self._record(peer).refusal("", replies.TOO_MANY_CONNECTIONS)
+        elif from_peer >= config.max_connections_per_peer:
+            self._record(peer).refusal("", replies.TOO_MANY_FROM_PEER)
+        else:
+            return True
+        return False
+
+    def failed(self, peer: str, error: OSError) -> None:
+        """See `runtime.listener.Door`."""
+        self._record(peer).emit("tls", "error", reason=f"the TLS handshake failed: {error}")
+
+    def _record(self, peer: str) -> Record:
+        record = Record(self._config.events, new_trace_id())
+        record.peer = peer
+        return record
 
 
 _REACTIONS: dict[type, Callable[[Engine, Any], None]] = {

@@ -110,8 +110,8 @@ class Wire:
         if not self._gone():
             self._transport.pause_reading()  # type: ignore[union-attr]
 
-    async def start_tls(self, protocol: asyncio.Protocol) -> tuple[str, str]:
-        """Do the handshake; version and cipher. Raises OSError (ssl.SSLError and TimeoutError are) when it fails."""
+    async def start_tls(self, protocol: asyncio.Protocol) -> None:
+        """Do the handshake. Raises OSError (ssl.SSLError and TimeoutError are) when it fails."""
         assert self._transport is not None and self._config.tls is not None
         transport = await self._loop.start_tls(
             self._transport,
@@ -123,7 +123,10 @@ class Wire:
         if transport is None:
             raise ConnectionResetError("the connection was lost")
         self._transport, self._paused = transport, False
-        secured: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
+
+    def tls_names(self) -> tuple[str, str]:
+        """TLS version and cipher, "" each without TLS."""
+        secured: ssl.SSLObject | None = self._transport.get_extra_info("ssl_object") if self._transport else None
         cipher = secured.cipher() if secured is not None else None
         return (secured.version() or "" if secured is not None else "", cipher[0] if cipher else "")
 

@@ -16,10 +16,10 @@ from services.directory.passwords import Passwords
 from services.runtime.dns import Resolver
 from services.runtime.facts import FactQueue
 from services.runtime.internal_http import serve_http
-from services.runtime.listener import Listener, listen
+from services.runtime.listener import Listener, listen, listen_tls
 from services.runtime.process import Context
 from services.runtime.tls import ServerCertificates
-from services.smtp.engine import Connections, Engine, EngineConfig, Handler
+from services.smtp.engine import Connections, Engine, EngineConfig, EngineDoor, Handler
 from services.smtp_out.endpoints import Endpoints
 from services.smtp_out.forwards import Forwards
 from services.smtp_out.gateways import gateways
@@ -115,7 +115,7 @@ async def _run(context: Context, spool: Spool, queue: Queue) -> None:
                     # Forwards of others need no certificate: they are taken while acme makes the first one.
                     await certificates.wait()
                     keepers.append(context.spawn(group, certificates.follow(), "certificates"))
-                listeners.append(await listen(lambda h=handler, c=config: Engine(h, c), address))  # type: ignore[misc]
+                listeners.append(await _open(handler, config, address))
                 context.ports[name] = listeners[-1].port
             context.health.ready()
             await context.stop.wait()
@@ -198,6 +198,15 @@ def _doors(
             submission(implicit_tls=False),
         ),
     ]
+
+
+async def _open(handler: Handler, config: EngineConfig, address: str) -> Listener:
+    def made() -> Engine:
+        return Engine(handler, config)
+
+    if config.implicit_tls and config.tls is not None:
+        return await listen_tls(made, address, config.tls, EngineDoor(config))
+    return await listen(made, address)
 
 
 async def _follow(context: Context, directory: SnapshotDirectory, queue: Queue, runner: QueueRunner) -> None:

@@ -13,7 +13,7 @@ from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING
 
 from services.imap import sections
-from services.imap.faults import Done, Refusal
+from services.imap.faults import Done
 from services.imap.parser import sent_day
 from services.imap.selected import Selected
 from services.message import mime, text
@@ -38,7 +38,6 @@ from services.protocol.imap_search import (
     Uids,
 )
 from services.protocol.imap_sets import indices
-from services.protocol.imap_syntax import BadSyntax
 from services.storage.body import Message
 from services.storage.cache import CACHED_FIELDS
 from services.storage.errors import MessageGone
@@ -148,13 +147,12 @@ class _Search:
         return [i for i, at in zip(among, positions, strict=True) if at >= 0 and low <= dates[at] < high]
 
     def _numbered(self, key: Numbers | Uids, among: Sequence[int]) -> Found:
-        try:
-            if isinstance(key, Uids):
-                chosen = set(indices(key.uids.among(self.selected.uids)))
-            else:
-                chosen = set(indices(key.numbers.within(len(self.selected))))
-        except BadSyntax as error:
-            raise Refusal(str(error), condition=b"BAD") from None
+        if isinstance(key, Uids):
+            ranges = key.uids.among(self.selected.uids)
+        else:
+            # Numbers that no message has match nothing here; only commands on messages are refused for them.
+            ranges = key.numbers.among(range(1, len(self.selected) + 1))
+        chosen = set(indices(ranges))
         return [i for i in among if i in chosen]
 
     # --- the cache, and the messages

@@ -17,10 +17,10 @@ from services.imap.api import Api
 from services.imap.connection import Connection
 from services.imap.desk import Desk
 from services.imap.gate import Gate
-from services.imap.peers import Peers
+from services.imap.peers import Door, Peers
 from services.imap.watch import Watches
 from services.runtime.health import Health
-from services.runtime.listener import Listener, listen
+from services.runtime.listener import Listener, listen, listen_tls
 from services.runtime.process import Context
 from services.runtime.secrets import Secrets
 from services.runtime.values import Settings
@@ -192,8 +192,9 @@ async def world(folder: Path, *, tls: ssl.SSLContext | None = None, **changes: A
             settings.imap_login_timeout, settings.imap_idle_timeout,
         )  # fmt: skip
         open_desk = replace(desk, plaintext_login=True)
-        for each, implicit in ((open_desk, False), (desk, False), (desk, True)):
-            listeners.append(await listen(partial(Connection, each, implicit_tls=implicit), "127.0.0.1:0"))
+        listeners += [await listen(partial(Connection, each), "127.0.0.1:0") for each in (open_desk, desk)]
+        assert desk.tls is not None
+        listeners.append(await listen_tls(partial(Connection, desk), "127.0.0.1:0", desk.tls, Door(desk)))
         ports = [listener.port for listener in listeners]
         sweeper = group.create_task(peers.sweep())
         try:
@@ -290,4 +291,8 @@ def run(work: Any) -> Any:
 def letters(count: int) -> Iterator[bytes]:
     """Small messages that differ."""
     for number in range(1, count + 1):
-        yield b"From: a@b.example\r\nSubject: letter %d\r\nMessage-ID: <%d@x>\r\n\r\nbody %d\r\n" % (number, number, number)
+        yield b"From: a@b.example\r\nSubject: letter %d\r\nMessage-ID: <%d@x>\r\n\r\nbody %d\r\n" % (
+            number,
+            number,
+            number,
+        )
