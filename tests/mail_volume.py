@@ -49,6 +49,7 @@ class House:
     time: float = 1_800_000_000.0
     stores: list[AccountStore] = field(default_factory=list)
     quota: int = 0
+    dropped: int = 0
     room: bool = True
 
     @property
@@ -82,7 +83,8 @@ class House:
         self, text: bytes = b"Subject: x\r\n\r\nbody\r\n", name: str = "", folder: str = "", where: str = "new"
     ) -> str:
         """A message by another program."""
-        name = name or f"{1_700_000_000 + len(self.changes)}.M{os.urandom(3).hex()}.other"
+        self.dropped += 1
+        name = name or f"{1_700_000_000 + self.dropped}.M{os.urandom(3).hex()}.other"
         (self.maildir / folder / where / name).write_bytes(text)
         return name
 

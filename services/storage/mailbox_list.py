@@ -12,6 +12,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterable, Iterator
+from itertools import count
 
 from services.storage.errors import LimitReached, MailboxExists, MailboxInUse, MailboxMissing
 from services.storage.folder import Opened
@@ -140,8 +141,14 @@ class MailboxList:
         if lost:
             self._remove(lost)
         names = {row.name for row in self._rows.values()}
-        # Two folders may stand for one name (modified UTF-7 and UTF-8): the second is shown by its folder's own.
-        self._add([(name if name not in names else folder[1:], folder) for name, folder in new])
+        named = []
+        for name, folder in new:
+            # Two folders may stand for one name (modified UTF-7 and UTF-8): mail in the second must be seen too.
+            own = next(one for number in count(1) if (one := name if number == 1 else f"{name}-{number}") not in names)
+            names.add(own)
+            named.append((own, folder))
+        if named:
+            self._add(named)
         self._seen.listed(before, started)
 
     def _folders(self) -> Iterator[tuple[str, str]]:
