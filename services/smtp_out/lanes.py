@@ -7,8 +7,9 @@ count:
   grows by one with each success up to `widest`, so that a server that is slow or broken is met by one connection.
 * A destination that could not be reached is down for a while (`policy.schedule.destination_wait`): what is due there is
   put off without an attempt, with the reason the first one met.
-* Lanes that have not succeeded since they last failed may hold at most half of all connections: twenty destinations
-  that hang cannot stop the hundred that work.
+* Lanes that have not succeeded since they last failed may hold at most half of all connections. One that has got
+  nowhere for `SLOW_SECONDS` does not count any more, up to `MOST_SLOW` limits: it costs a socket and no work, and
+  twenty destinations that hang cannot stop the hundred that work.
 * Our own smtp-in has its connections on top of the limit: mail between the people of the house never waits for the
   world.
 """
@@ -23,6 +24,9 @@ from services.policy.schedule import destination_wait
 from services.smtp_out.next_hop import LOCAL
 
 NEVER = float("inf")
+# A server that is there has greeted and taken a message in this time, nearly always.
+SLOW_SECONDS = 2.0
+MOST_SLOW = 4
 
 
 @dataclass(slots=True)
@@ -33,11 +37,16 @@ class Lane:
     due: float = NEVER
     entry: float = NEVER  # the time of its live entry in the heap; others of it there are stale
     running: int = 0
+    begun: float = 0.0  # when its last connection began
     width: int = 1
     proven: bool = False
     failures: int = 0
     down_until: float = 0.0
     down_because: str = ""
+
+    def counts(self, now: float) -> bool:
+        """Whether its connections count: not where it has been silent for long."""
+        return self.proven or now < self.begun + SLOW_SECONDS
 
     def is_down(self, now: float) -> bool:
         """Whether messages are put off without an attempt."""
@@ -89,6 +98,7 @@ class Lanes:
         chosen: dict[str, Lane] = {}
         while (found := self._next_ready(now, chosen)) is not None:
             found.running += 1
+            found.begun = now
             self._active.add(found.destination)
             chosen[found.destination] = found
             # To the end of the line: each destination gets its first connection before any gets its second.
@@ -101,9 +111,12 @@ class Lanes:
         """Whether a destination without any connection waits for one: then long-running ones make room."""
         return any((lane := self.lanes.get(name)) is not None and not lane.running for name in self._ready)
 
-    def next_time(self) -> float:
+    def next_time(self, now: float) -> float:
         """When `pick` may find something that it does not find now; NEVER where only an event can change that."""
-        return self._later[0][0] if self._later else NEVER
+        times = [self._later[0][0]] if self._later else []
+        if self.crowded:
+            times += [lane.begun + SLOW_SECONDS for lane in self._running() if not lane.proven and lane.counts(now)]
+        return min(times, default=NEVER)
 
     def ended(self, lane: Lane) -> None:
         """A connection of `lane` is over."""
@@ -145,9 +158,12 @@ class Lanes:
 
     def _next_ready(self, now: float, chosen: Container[str]) -> Lane | None:
         """The next lane with capacity; those that are ready no more leave the line."""
-        active = [self.lanes[name] for name in self._active if name != LOCAL]
-        free = self.limit - sum(lane.running for lane in active)
-        free_unproven = max(1, self.limit // 2) - sum(lane.running for lane in active if not lane.proven)
+        active = self._running()
+        counted = sum(lane.running for lane in active if lane.counts(now))
+        slow = sum(lane.running for lane in active) - counted
+        free = self.limit - counted - max(0, slow - MOST_SLOW * self.limit)
+        unproven = sum(lane.running for lane in active if not lane.proven and lane.counts(now))
+        free_unproven = max(1, self.limit // 2) - unproven
         if free <= 0 and LOCAL not in self._ready:
             return None
         for destination in list(self._ready):
@@ -164,6 +180,10 @@ class Lanes:
             if room and destination not in chosen and lane.running < self._width(lane):
                 return lane
         return None
+
+    def _running(self) -> list[Lane]:
+        """Those with connections to the world."""
+        return [self.lanes[name] for name in self._active if name != LOCAL]
 
     def _width(self, lane: Lane) -> int:
         return self.widest if lane.destination == LOCAL and not lane.failures else lane.width

@@ -110,7 +110,7 @@ class QueueRunner:
                     worker = workers.create_task(self._worker(lane), name=f"to {lane.destination}")
                     self._workers.add(worker)
                     worker.add_done_callback(self._workers.discard)
-                seconds = min(max(self._lanes.next_time() - now, 0.01), REFRESH_SECONDS)
+                seconds = min(max(self._lanes.next_time(now) - now, 0.01), REFRESH_SECONDS)
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._wake.wait(), seconds)
 

@@ -166,6 +166,7 @@ class Draft:
         self._tail = b""
         self._end = 0  # where the file ends so far
         self._descriptor = -1
+        self._made = False  # there is a partial file to take away
         self._closed = False
 
     def write(self, chunk: bytes) -> None:
@@ -216,6 +217,7 @@ class Draft:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+        if self._made:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self._partial)
 
@@ -227,6 +229,7 @@ class Draft:
     def _open(self, at: int) -> None:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
         self._descriptor = os.open(self._partial, flags, 0o600)
+        self._made = True
         self._end = at
 
     def _write_out(self) -> None:
@@ -254,8 +257,8 @@ class Draft:
             self._append(self._tail)
             write_all(self._descriptor, header, start)
         os.fsync(self._descriptor)
-        os.close(self._descriptor)
-        self._descriptor = -1
+        descriptor, self._descriptor = self._descriptor, -1
+        os.close(descriptor)
         # A name that is there already would be another message's: never replaced.
         os.link(self._partial, self._whole)
         os.unlink(self._partial)

@@ -96,7 +96,7 @@ def test_a_name_is_never_overwritten(tmp_path: Path) -> None:
         first = await received(spool, "a", [b"first"])
         with pytest.raises(FileExistsError):
             await received(spool, "a", [b"second"])
-        assert await whole(spool, first) == HEADER + b"first"
+        assert await whole(spool, first) == HEADER + b"first" and os.listdir(tmp_path / "tmp") == []
         spool.close()
 
     asyncio.run(run())
