@@ -22,7 +22,6 @@ Command = Callable[[Client, Output, argparse.Namespace], int | None]
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; the exit status."""
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `mailstead queue list | head` ends without words
     given = parser().parse_args(arguments)
     try:
         client = Client(os.path.join(given.data, "admin") if given.data else ADMIN_DIR)
@@ -168,11 +167,12 @@ def _add_mail(nouns: _Nouns) -> None:
 
 
 def _count(text: str) -> int:
-    number = int(text) if text.isdigit() else 0
+    number = int(text) if text.isascii() and text.isdigit() else 0
     if not 1 <= number <= 10_000:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to 10000")
     return number
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `mailstead queue list | head` ends without words
     sys.exit(main())

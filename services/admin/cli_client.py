@@ -130,7 +130,7 @@ def size_text(size: int | None) -> str:
 
 def parse_size(text: str) -> int:
     """`500M`, `2GiB`, `0`: bytes; raises Usage. M is 1024 × 1024, as other mail servers' quotas have it."""
-    match = re.fullmatch(r"(\d{1,12}(?:\.\d{1,3})?)\s*(?:([kmgt])(?:i?b)?|b)?", text.strip().lower())
+    match = re.fullmatch(r"([0-9]{1,12}(?:\.[0-9]{1,3})?)\s*(?:([kmgt])(?:i?b)?|b)?", text.strip().lower())
     if not match:
         raise Usage(f"{text!r} is not a size such as 500M or 2GiB; 0 is no limit")
     return int(float(match[1]) * 1024 ** (" kmgt".index(match[2]) if match[2] else 0))

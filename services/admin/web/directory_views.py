@@ -92,7 +92,7 @@ class DirectoryViews:
             done = await self._operations.update_account(actor, address, administrator=action == "promote")
         elif action == "quota":
             megabytes = form.get("quota", "").strip() or "0"
-            if not megabytes.isdigit() or len(megabytes) > 9:
+            if not (megabytes.isascii() and megabytes.isdigit()) or len(megabytes) > 9:
                 raise Refused(_("A quota is a whole number of MiB; 0 is no limit."))
             done = await self._operations.update_account(actor, address, quota_bytes=int(megabytes) * MIB)
         elif action == "login":

@@ -115,9 +115,7 @@ class AdminRoom:
             admin_listen="127.0.0.1:0", http_listen="127.0.0.1:0", ban_failures=5, grace_seconds=1,
         )  # fmt: skip
         self.events = EventLog(str(folder / "events" / "admin"), "admin")
-        self.context = Context(
-            "admin", settings, self.events, secrets.Secrets(settings.secrets_dir), Health("admin")
-        )
+        self.context = Context("admin", settings, self.events, secrets.Secrets(settings.secrets_dir), Health("admin"))
         self.failed: BaseException | None = None
         self._thread = threading.Thread(target=self._run)
         self._loop: asyncio.AbstractEventLoop | None = None

@@ -25,7 +25,9 @@ def client(admin_room):
         yield made
 
 
-@pytest.mark.parametrize("headers", [basic(ADMIN, PASSWORD), basic("ADMIN@Example.test", PASSWORD), basic("admin", PASSWORD)])
+@pytest.mark.parametrize(
+    "headers", [basic(ADMIN, PASSWORD), basic("ADMIN@Example.test", PASSWORD), basic("admin", PASSWORD)]
+)
 def test_administrators_password_opens_the_api(client, headers):
     assert client.get(API, headers=headers).status_code == 200
 
@@ -85,7 +87,9 @@ def test_log_ins_are_recorded(admin_room, client):
     assert all(event["peer"] == "127.0.0.1" and event["account"] == ADMIN for event in logins)
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:8080", "127.0.0.1.evil.example", "", "localhost.", "[::2]", "a@localhost"])
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:8080", "127.0.0.1.evil.example", "", "localhost.", "[::2]", "a@localhost"]
+)
 def test_another_name_in_host_is_refused(client, host):
     answer = client.get("/login", headers={"Host": host})
     assert answer.status_code in (400, 421), answer.text
@@ -244,7 +248,10 @@ def test_many_at_once_are_all_answered(admin_room):
 @pytest.mark.parametrize(
     ("table", "gateways"),
     [
-        ("Iface\tDestination\tGateway\neth0\t00000000\t0151D60A\t0003\neth0\t0051D60A\t00000000\t0001\n", ["10.214.81.1"]),
+        (
+            "Iface\tDestination\tGateway\neth0\t00000000\t0151D60A\t0003\neth0\t0051D60A\t00000000\t0001\n",
+            ["10.214.81.1"],
+        ),
         ("Iface\n", []),
         ("Iface\ngarbage\n", []),
         ("", []),

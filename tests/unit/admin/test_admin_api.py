@@ -128,7 +128,10 @@ def test_domain_and_its_records(api, admin_room):
     made = api.post("/domains", json={"name": "例子.中国"}).json()
     assert made["domain"]["name"] == "xn--fsqu00a.xn--fiqs8s"
     assert ("dkim", "POST", "/v1/keys", {"domain": "xn--fsqu00a.xn--fiqs8s"}) in admin_room.peers.asked
-    assert {each["name"] for each in api.get("/domains").json()["domains"]} == {"example.test", "xn--fsqu00a.xn--fiqs8s"}
+    assert {each["name"] for each in api.get("/domains").json()["domains"]} == {
+        "example.test",
+        "xn--fsqu00a.xn--fiqs8s",
+    }
     assert api.get("/domains/例子.中国/dkim").json()["records"][0]["name"].startswith("m1._domainkey")
     dns = api.get("/domains/example.test/dns").json()
     assert dns["sending"] == "directly"
@@ -206,7 +209,10 @@ def test_trace(api, admin_room):
     (story,) = answer["stories"]
     assert (story["trace"], story["outcome"], story["recipients"]) == ("m1", "reject", ["zoe@example.test"])
     (event,) = answer["events"]
-    assert event["room"] == "smtp-in" and event["text"] == "recipient zoe@example.test → 550 5.1.1 unknown (no such account)"
+    assert (
+        event["room"] == "smtp-in"
+        and event["text"] == "recipient zoe@example.test → 550 5.1.1 unknown (no such account)"
+    )
     assert "id" not in event
     assert api.get("/trace", params={"query": "nobody@example.test"}).json()["stories"] == []
 

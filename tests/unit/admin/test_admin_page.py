@@ -10,7 +10,17 @@ from admin_room import ADMIN, PASSWORD, RoomHealth
 
 from services.admin.web.pages import days_text, local_target, micros_text, size_text, time_text
 
-PAGES = ["/", "/accounts", f"/accounts/{ADMIN}", "/aliases", "/domains", "/domains/example.test", "/queue", "/bans", "/trace"]
+PAGES = [
+    "/",
+    "/accounts",
+    f"/accounts/{ADMIN}",
+    "/aliases",
+    "/domains",
+    "/domains/example.test",
+    "/queue",
+    "/bans",
+    "/trace",
+]
 
 
 @pytest.fixture
@@ -65,7 +75,9 @@ def test_strangers_are_sent_to_the_log_in_and_back(admin_room, path):
         assert answer.headers["location"] == path
 
 
-@pytest.mark.parametrize("target", ["https://evil.example/", "//evil.example", "/\\evil.example", "javascript:x", "", "/a\r\nX: y"])
+@pytest.mark.parametrize(
+    "target", ["https://evil.example/", "//evil.example", "/\\evil.example", "javascript:x", "", "/a\r\nX: y"]
+)
 def test_log_in_leads_nowhere_else(admin_room, target):
     with admin_room.client(auth=None) as client:
         answer = client.post("/login", data={"name": ADMIN, "password": PASSWORD, "next": target})
@@ -86,7 +98,9 @@ def test_log_out(page):
 
 
 @pytest.mark.parametrize("token", ["", "0" * 32, None])
-@pytest.mark.parametrize("path", ["/accounts", "/aliases", "/domains", "/queue", "/bans", "/logout", f"/accounts/{ADMIN}"])
+@pytest.mark.parametrize(
+    "path", ["/accounts", "/aliases", "/domains", "/queue", "/bans", "/logout", f"/accounts/{ADMIN}"]
+)
 def test_forms_without_their_token_do_nothing(page, admin_room, token, path):
     fields = {"local": "eve", "domain": "example.test", "action": "disable"}
     admin_room.peers.asked.clear()
@@ -138,9 +152,10 @@ def test_errors_are_told_on_the_page(page, path, fields, words):
 
 
 def test_aliases_and_domains_on_the_page(page):
-    assert "info@example.test → admin@example.test" in submit(
-        page, "/aliases", source="info@example.test", target=ADMIN
-    ).text
+    assert (
+        "info@example.test → admin@example.test"
+        in submit(page, "/aliases", source="info@example.test", target=ADMIN).text
+    )
     assert "everything else at example.test" in submit(page, "/aliases", source="@example.test", target=ADMIN).text
     assert "The alias is deleted." in submit(page, "/aliases/delete", source="info@example.test", target=ADMIN).text
     assert "Set its DNS records next." in submit(page, "/domains", name="else.test").text
