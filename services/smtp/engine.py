@@ -18,7 +18,7 @@ limit, and `disconnect`. The handler records its verdicts.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
 from aiosmtpd import smtp as aiosmtpd
@@ -29,21 +29,12 @@ from services.protocol.reply import Reply
 from services.protocol.smtp_session import SmtpSession, State
 from services.protocol.smtp_syntax import NULL, MailParameters, Path
 from services.runtime.events import new_trace_id
-from services.smtp.handler import BodySink, Connections, EngineConfig, Handler, Recipient, peer_key
+from services.smtp.door import EngineDoor
+from services.smtp.handler import BodySink, Connections, EngineConfig, Handler, Recipient
 from services.smtp.record import Record
 from services.smtp.wire import Wire
 
-__all__ = [
-    "BodySink",
-    "Connections",
-    "Engine",
-    "EngineConfig",
-    "EngineDoor",
-    "Envelope",
-    "Handler",
-    "Recipient",
-    "Session",
-]
+__all__ = ["Connections", "Engine", "EngineConfig", "EngineDoor", "Envelope", "Handler", "Recipient", "Session"]
 
 # A sink with `drain` gets this much before it is waited for: often enough to bound memory, rarely enough to be free.
 DRAIN_EVERY = 1 << 20
@@ -91,8 +82,7 @@ class Engine(aiosmtpd.SMTP):
     def __init__(self, handler: Handler, config: EngineConfig) -> None:
         """`config` is shared by all connections of the listener.
 
-        aiosmtpd's own __init__ is left out on purpose: it makes a StreamReader and reflects over the handler, for every
-        connection anew.
+        aiosmtpd's own __init__ is left out on purpose: it makes a StreamReader and reflects over the handler each time.
         """
         self.handler = handler
         self.config = config
@@ -118,17 +108,9 @@ class Engine(aiosmtpd.SMTP):
         """See asyncio.Protocol."""
         self.session.peer = self._wire.open(cast(asyncio.Transport, transport))
         self._record.peer = self.session.peer[0]
-        self._peer_key = peer_key(self.session.peer[0])
         config = self.config
-        refusal = None
-        if len(config.connections) >= config.max_connections:
-            refusal = replies.TOO_MANY_CONNECTIONS
-        elif (
-            config.connections.from_peer(self._peer_key) >= config.max_connections_per_peer
-            and self.session.peer[0] not in config.shared_peers
-        ):
-            refusal = replies.TOO_MANY_FROM_PEER
-        config.connections.add(self, self._peer_key)
+        refusal = config.refusal(self._record.peer)
+        config.connections.add(self, self._record.peer)
         if refusal is not None:
             self._record.refusal("", refusal)
             self._close_with(refusal)
@@ -366,9 +348,6 @@ class Engine(aiosmtpd.SMTP):
             if drain is not None:
                 self._await(drain(), "writing the body", lambda fault: self._spoil(fault) if fault else None)
 
-    def _on_spoilt(self, event: events.Spoilt) -> None:
-        self._spoil(event.fault)
-
     def _on_end_of_body(self, event: events.EndOfBody) -> None:
         fault = event.fault or self._sink_fault
         sink, self._sink = self._sink, None
@@ -450,38 +429,9 @@ class Engine(aiosmtpd.SMTP):
             return
         self._over = True
         self._spoil(replies.SHUTTING_DOWN)  # a body without its final dot
-        self.config.connections.remove(self, self._peer_key)
+        self.config.connections.remove(self, self.session.peer[0])
         self._record.disconnect(self._wire.age(), self._messages, self._smtp.last_words)
         self._ask("DISCONNECT", lambda _: None)
-
-
-class EngineDoor:
-    """Counts whoever comes to an implicit TLS listener before the handshake: that is what a flood wants us to do."""
-
-    def __init__(self, config: EngineConfig) -> None:
-        """`config` is the listener's."""
-        self._config = config
-
-    def admit(self, peer: str, handshaking: Collection[str]) -> bool:
-        """See `runtime.listener.Door`."""
-        config, key = self._config, peer_key(peer)
-        from_peer = config.connections.from_peer(key) + sum(peer_key(other) == key for other in handshaking)
-        if len(config.connections) + len(handshaking) >= config.max_connections:
-            self._record(peer).refusal("", replies.TOO_MANY_CONNECTIONS)
-        elif from_peer >= config.max_connections_per_peer:
-            self._record(peer).refusal("", replies.TOO_MANY_FROM_PEER)
-        else:
-            return True
-        return False
-
-    def failed(self, peer: str, error: OSError) -> None:
-        """See `runtime.listener.Door`."""
-        self._record(peer).emit("tls", "error", reason=f"the TLS handshake failed: {error}")
-
-    def _record(self, peer: str) -> Record:
-        record = Record(self._config.events, new_trace_id())
-        record.peer = peer
-        return record
 
 
 _REACTIONS: dict[type, Callable[[Engine, Any], None]] = {
@@ -493,7 +443,7 @@ _REACTIONS: dict[type, Callable[[Engine, Any], None]] = {
     events.Rcpt: Engine._on_rcpt,
     events.Data: Engine._on_data,
     events.Chunk: Engine._on_chunk,
-    events.Spoilt: Engine._on_spoilt,
+    events.Spoilt: lambda engine, event: engine._spoil(event.fault),
     events.EndOfBody: Engine._on_end_of_body,
     events.Reset: Engine._on_reset,
     events.Quit: Engine._on_quit,

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from services.protocol import reply as replies
 from services.protocol.reply import Reply
 from services.protocol.sasl import PasswordCredentials
 from services.protocol.smtp_offer import Offer
@@ -112,22 +113,24 @@ class Connections:
         return len(self.open)
 
     def from_peer(self, peer: str) -> int:
-        """How many are open from `peer` (an address, or an IPv6 /64 as `peer_key` makes it)."""
-        return self._by_peer.get(peer, 0)
+        """How many are open from `peer`, an IPv6 address counted with all of its /64."""
+        return self._by_peer.get(peer_key(peer), 0)
 
     def add(self, engine: Engine, peer: str) -> None:
         """Count one in."""
+        key = peer_key(peer)
         self.open.add(engine)
-        self._by_peer[peer] = self._by_peer.get(peer, 0) + 1
+        self._by_peer[key] = self._by_peer.get(key, 0) + 1
 
     def remove(self, engine: Engine, peer: str) -> None:
         """Count one out."""
+        key = peer_key(peer)
         self.open.discard(engine)
-        left = self._by_peer.get(peer, 0) - 1
+        left = self._by_peer.get(key, 0) - 1
         if left > 0:
-            self._by_peer[peer] = left
+            self._by_peer[key] = left
         else:
-            self._by_peer.pop(peer, None)
+            self._by_peer.pop(key, None)
         if not self.open:
             self._empty.set()
 
@@ -203,3 +206,13 @@ class EngineConfig:
             max_idle_commands=self.max_idle_commands,
         )
         object.__setattr__(self, "offer", offer)
+
+    def refusal(self, peer: str, handshaking: Collection[str] = ()) -> Reply | None:
+        """Why one more connection from `peer` is too many, beside those of `handshaking` that are about to come in."""
+        if len(self.connections) + len(handshaking) >= self.max_connections:
+            return replies.TOO_MANY_CONNECTIONS
+        if peer in self.shared_peers:
+            return None
+        key = peer_key(peer)
+        from_peer = self.connections.from_peer(peer) + sum(peer_key(other) == key for other in handshaking)
+        return replies.TOO_MANY_FROM_PEER if from_peer >= self.max_connections_per_peer else None
