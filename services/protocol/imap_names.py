@@ -6,7 +6,7 @@ import base64
 import binascii
 import re
 
-from services.protocol.imap_syntax import BadSyntax
+from services.protocol.imap_syntax import BadMailboxName
 
 # Modified base64 of UTF-16BE: "," for "/", no padding.
 _SHIFTED = re.compile(r"&([A-Za-z0-9+,]*)-")
@@ -18,11 +18,11 @@ MAX_NAME = 1000
 def decode_name(wire: bytes) -> str:
     """A mailbox name as text; INBOX in any case is `INBOX`.
 
-    Raises BadSyntax where it is neither modified UTF-7 nor UTF-8: a name that could be read in two ways would make two
-    mailboxes that look alike. UTF-8 is RFC 6855's and RFC 9051's form, and what some clients send unasked.
+    Raises BadMailboxName where it is neither modified UTF-7 nor UTF-8: a name that could be read in two ways would
+    make two mailboxes that look alike. UTF-8 is RFC 6855's and RFC 9051's form, and what some clients send unasked.
     """
     if len(wire) > MAX_NAME:
-        raise BadSyntax("the mailbox name is too long")
+        raise BadMailboxName("the mailbox name is too long")
     if wire.upper() == b"INBOX":
         return "INBOX"
     try:
@@ -31,13 +31,13 @@ def decode_name(wire: bytes) -> str:
         try:
             return wire.decode("utf-8")
         except UnicodeDecodeError:
-            raise BadSyntax("the mailbox name is neither modified UTF-7 nor UTF-8") from None
+            raise BadMailboxName("the mailbox name is neither modified UTF-7 nor UTF-8") from None
     if "&" not in text:
         return text
     name = _SHIFTED.sub(_unshift, text)
     # The one way to write a name is the way we write it: `&AGE-` for "a" is refused (§5.1.3: must not be used).
     if encode_name(name) != wire:
-        raise BadSyntax("the mailbox name is not modified UTF-7")
+        raise BadMailboxName("the mailbox name is not modified UTF-7")
     return name
 
 
@@ -49,7 +49,7 @@ def _unshift(match: re.Match[str]) -> str:
     try:
         return base64.b64decode(padded, validate=True).decode("utf-16-be")
     except (binascii.Error, UnicodeDecodeError):
-        raise BadSyntax("the mailbox name is not modified UTF-7") from None
+        raise BadMailboxName("the mailbox name is not modified UTF-7") from None
 
 
 def encode_name(name: str) -> bytes:

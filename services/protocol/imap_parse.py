@@ -34,7 +34,7 @@ from services.protocol.imap_fetch import FetchItems, fetch_items
 from services.protocol.imap_names import decode_name
 from services.protocol.imap_search import CHARSETS, BadCharset, charset_name, search_program
 from services.protocol.imap_sets import sequence_set
-from services.protocol.imap_syntax import BadSyntax, Scanner
+from services.protocol.imap_syntax import BadMailboxName, BadSyntax, Scanner
 
 MAX_PATTERN = 1000
 MAX_PATTERNS = 100
@@ -54,6 +54,8 @@ def parse(octets: bytes) -> Tagged:
     try:
         command = reader(scanner)
         scanner.end()
+    except BadMailboxName as error:
+        raise BadCommand(tag, str(error), name.decode("ascii"), b"CANNOT") from None
     except BadSyntax as error:
         raise BadCommand(tag, str(error), name.decode("ascii")) from None
     except BadCharset:
@@ -107,6 +109,8 @@ def parse_append(octets: bytes) -> tuple[Append, bool]:
             scanner.space()
         if scanner.position < len(octets):
             raise BadSyntax("expected flags, a date, or the message as a literal")
+    except BadMailboxName as error:
+        raise BadCommand(tag, str(error), name.decode("ascii"), b"CANNOT") from None
     except BadSyntax as error:
         raise BadCommand(tag, str(error), name.decode("ascii")) from None
     return Append(mailbox, flags, when), True

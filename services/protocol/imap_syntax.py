@@ -23,6 +23,10 @@ class BadSyntax(ValueError):
     """A command that is not in the grammar; the text says why, for the tagged BAD."""
 
 
+class BadMailboxName(BadSyntax):
+    """A string that the grammar allows but that names no mailbox: NO [CANNOT] (RFC 5530)."""
+
+
 # ATOM-CHAR is 7 bit and none of ( ) { SP CTL % * " \ ]; an astring may have ], a list-mailbox % * ] too.
 _ATOM = re.compile(rb'[^\x00-\x20\x7f-\xff(){%*"\\\]]+')
 _ASTRING = re.compile(rb'[^\x00-\x20\x7f-\xff(){%*"\\]+')

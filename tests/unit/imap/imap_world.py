@@ -193,8 +193,8 @@ async def world(folder: Path, *, tls: ssl.SSLContext | None = None, **changes: A
         )  # fmt: skip
         open_desk = replace(desk, plaintext_login=True)
         listeners += [await listen(partial(Connection, each), "127.0.0.1:0") for each in (open_desk, desk)]
-        assert desk.tls is not None
-        listeners.append(await listen_tls(partial(Connection, desk), "127.0.0.1:0", desk.tls, Door(desk)))
+        if tls is not None:
+            listeners.append(await listen_tls(partial(Connection, desk), "127.0.0.1:0", tls, Door(desk)))
         ports = [listener.port for listener in listeners]
         sweeper = group.create_task(peers.sweep())
         try:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from services.protocol import imap_responses as respond
 from services.protocol.imap_names import decode_name, encode_name, list_pattern
 from services.protocol.imap_sets import STAR, SequenceSet, indices, sequence_set
-from services.protocol.imap_syntax import BadSyntax, Scanner
+from services.protocol.imap_syntax import BadMailboxName, BadSyntax, Scanner
 
 
 def a_set(text: bytes) -> SequenceSet:
@@ -96,7 +96,7 @@ def test_modified_utf7(wire: bytes, name: str) -> None:
 
 @pytest.mark.parametrize("wire", [b"&AGE-", b"&", b"a&b", b"&APw", b"&APw-&APw-", b"&2D0-", b"&A-", b"&=-"])
 def test_what_is_not_modified_utf7(wire: bytes) -> None:
-    with pytest.raises(BadSyntax):
+    with pytest.raises(BadMailboxName):
         decode_name(wire)
 
 
