@@ -187,12 +187,19 @@ class SmtpSession:
         data = reply.encode() if len(answers) == 1 else b"".join(each.encode() for each in answers)
         return data + self._too_much(verb, reply)
 
+    @property
+    def unread(self) -> bool:
+        """True when there is input that no event was made of: right before a handshake it would be in clear."""
+        return not self._lines.empty
+
     def secure(self) -> None:
-        """The TLS handshake is done. RFC 3207 §4.2: nothing that was said before counts."""
+        """The TLS handshake is done. RFC 3207 §4.2: nothing that was said before counts.
+
+        What was received since `send(220)` is the client's first words under TLS; they may come before this call.
+        """
         self.state = State.CONNECTED
         self.secured = True
         self.authenticated = self.extended = False
-        self._lines.take_rest()
 
     def close(self, reply: Reply) -> bytes:
         """End the session with `reply` (a timeout, a stop); nothing is read any more."""
@@ -321,12 +328,6 @@ class SmtpSession:
         _no_argument("RSET", argument)
         return Reset()
 
-    def _noop(self, argument: str) -> Event:
-        return Answer(replies.OK, "NOOP")
-
-    def _help(self, argument: str) -> Event:
-        return Answer(replies.HELP, "HELP")
-
     def _vrfy(self, argument: str) -> Event:
         if not argument:
             raise Refused(replies.syntax("say VRFY and an address"))
@@ -418,8 +419,8 @@ _READ: dict[str, Callable[[SmtpSession, str], Event]] = {
     "RCPT": SmtpSession._rcpt,
     "DATA": SmtpSession._data,
     "RSET": SmtpSession._rset,
-    "NOOP": SmtpSession._noop,
-    "HELP": SmtpSession._help,
+    "NOOP": lambda session, argument: Answer(replies.OK, "NOOP"),
+    "HELP": lambda session, argument: Answer(replies.HELP, "HELP"),
     "VRFY": SmtpSession._vrfy,
     "EXPN": SmtpSession._expn,
     "QUIT": SmtpSession._quit,

@@ -372,9 +372,6 @@ class Engine(aiosmtpd.SMTP):
         self.envelope = Envelope()
         self._reply(replies.OK)
 
-    def _on_quit(self, event: events.Quit) -> None:
-        self._reply(replies.goodbye(self.config.hostname))
-
     def _spoil(self, fault: Reply) -> None:
         """The message will be refused: what was stored of it is given back now, the reply waits for the final dot."""
         sink, self._sink = self._sink, None
@@ -394,6 +391,8 @@ class Engine(aiosmtpd.SMTP):
 
     async def _handshake(self, then: Callable[[], None]) -> None:
         try:
+            if self._smtp.unread:
+                raise ConnectionAbortedError("input in clear behind STARTTLS")
             await self._wire.start_tls(self)
         except OSError as error:  # ssl.SSLError and TimeoutError are OSErrors
             self._record.emit("tls", "error", reason=f"the TLS handshake failed: {error}")
@@ -446,5 +445,5 @@ _REACTIONS: dict[type, Callable[[Engine, Any], None]] = {
     events.Spoilt: lambda engine, event: engine._spoil(event.fault),
     events.EndOfBody: Engine._on_end_of_body,
     events.Reset: Engine._on_reset,
-    events.Quit: Engine._on_quit,
+    events.Quit: lambda engine, event: engine._reply(replies.goodbye(engine.config.hostname)),
 }

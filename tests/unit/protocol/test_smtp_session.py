@@ -192,6 +192,18 @@ def test_starttls_forgets_what_was_said() -> None:
     assert owner.codes[-1] == 503
 
 
+def test_the_first_words_under_tls_are_kept() -> None:
+    """They may arrive in the same turn of the loop as the end of the handshake, before its owner says so."""
+    owner = greeted()
+    owner.feed(b"STARTTLS\r\n")
+    assert not owner.session.unread
+    owner.feed(b"EHLO client\r\n")
+    assert owner.session.unread
+    owner.session.secure()
+    owner.feed(b"")
+    assert owner.codes == [220, 250]
+
+
 def test_starttls_where_it_is_not_offered() -> None:
     owner = greeted(Offer("mail.test", 1000))
     owner.feed(b"STARTTLS\r\n")
