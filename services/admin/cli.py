@@ -145,13 +145,14 @@ def _add_mail(nouns: _Nouns) -> None:
     verbs = nouns.noun("queue", "the queue: mail that waits to be sent")
     listing = nouns.verb(verbs, "list", mail.queue_list, "list what waits, and why")
     listing.add_argument("--limit", type=_count, default=100)
+    nouns.verb(verbs, "show", mail.queue_show, "one message, and what each server said").add_argument("id")
     for name, words in (
         ("retry", "try it again now"), ("hold", "hold it back"), ("release", "let it go on"),
         ("drop", "drop it: it is not sent, and nobody is told"),
     ):  # fmt: skip
         command = nouns.verb(verbs, name, mail.queue_change, words)
-        command.add_argument("id", nargs="?" if name == "retry" else None)
-        if name == "retry":
+        command.add_argument("id", nargs="?" if name in ("retry", "release") else None)
+        if name in ("retry", "release"):
             command.add_argument("--all", action="store_true", help="everything")
     trace = nouns.command("trace", mail.trace, "what became of a message or a connection, and why (exit 1: unknown)")
     trace.add_argument("query", metavar="ADDRESS|MESSAGE-ID|ID|IP")

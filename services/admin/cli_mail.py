@@ -25,24 +25,41 @@ def queue_list(client: Client, out: Output, given: Arguments) -> None:
         out.answer(answer, "nothing waits to be sent")
         return
     for message in answer["messages"]:
-        sender, state = message["sender"] or "(bounce)", f"  {message['state']}" if message.get("state") else ""
-        say(f"{message['id']}  {time_text(message['created'])}  {size_text(message['size'])}  {sender}{state}")
-        for recipient in message["recipients"]:
-            due = f", next {time_text(recipient['next'])}" if recipient.get("next") else ""
-            say(f"    {recipient['address']}: {recipient['state']}, {recipient['attempts']} attempts{due}")
-            if recipient.get("last_reply"):
-                say(f"        {recipient['last_reply']}")
+        _tell_message(message)
+
+
+def queue_show(client: Client, out: Output, given: Arguments) -> None:
+    """queue show: one message and every attempt."""
+    message = client.ask("GET", f"/queue/{segment(given.id)}")
+    if out.as_json:
+        out.answer(message)
+        return
+    _tell_message(message)
+    for attempt in message.get("history", []):
+        say(f"    {time_text(attempt['at'])}  {attempt['address']}  {attempt['remote']}: {attempt['outcome']}")
+        say(f"        {attempt['reply']}")
+
+
+def _tell_message(message: dict[str, Any]) -> None:
+    sender, state = message["sender"] or "(bounce)", f"  {message['state']}" if message.get("state") else ""
+    say(f"{message['id']}  {time_text(message['created'])}  {size_text(message['size'])}  {sender}{state}")
+    for recipient in message["recipients"]:
+        due = f", next {time_text(recipient['next'])}" if recipient.get("next") else ""
+        say(f"    {recipient['address']}: {recipient['state']}, {recipient['attempts']} attempts{due}")
+        if recipient.get("last_reply"):
+            say(f"        {recipient['last_reply']}")
 
 
 def queue_change(client: Client, out: Output, given: Arguments) -> None:
     """queue retry, hold, release, drop."""
-    if given.verb == "retry" and given.all:
+    for_all = {"retry": "everything is tried again now", "release": "everything goes on its way"}
+    if getattr(given, "all", False):
         if given.id:
             raise Usage("an id, or --all")
-        out.answer(client.ask("POST", "/queue/retry"), "everything is tried again now")
+        out.answer(client.ask("POST", f"/queue/{given.verb}"), for_all[given.verb])
         return
     if not given.id:
-        raise Usage("which one? its id, as 'mailstead queue list' shows it" + (", or --all" * (given.verb == "retry")))
+        raise Usage("which one? its id, as 'mailstead queue list' shows it, or --all")
     words = {
         "retry": "is tried again now",
         "hold": "is held back",
@@ -107,8 +124,8 @@ def send_test(client: Client, out: Output, given: Arguments) -> int:
         out.answer({**sent, "events": answer["events"]})
     else:
         say(f"sent to {sent['to']}; its trace is {sent['trace']}")
-        for event in answer["events"]:
-            _tell_event(event)
+        for story in answer["stories"]:
+            _tell(story)
         if not ended:
             say(f"it is still on its way: mailstead trace {sent['trace']}")
     failed = any(event["kind"] in ("bounced", "dropped") or event["outcome"] == "reject" for event in ended)

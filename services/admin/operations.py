@@ -208,10 +208,14 @@ class Operations:
         """What waits in smtp-out."""
         return await self._peers.ask("smtp-out", "GET", "/v1/queue", query={"limit": str(limit)})
 
+    async def queued(self, identity: str) -> Any:
+        """One message with what each server said at each attempt."""
+        return await self._peers.ask("smtp-out", "GET", f"/v1/queue/{segment(identity)}")
+
     async def change_queue(self, actor: Actor, action: str, identity: str | None) -> Any:
-        """`retry`, `hold`, `release` or `drop` one message; `retry` of None is all of them."""
+        """`retry`, `hold`, `release` or `drop` one message; `retry` and `release` of None are of all."""
         if identity is None:
-            answer = await self._peers.ask("smtp-out", "POST", "/v1/queue/retry")
+            answer = await self._peers.ask("smtp-out", "POST", f"/v1/queue/{action}")
         elif action == "drop":
             answer = await self._peers.ask("smtp-out", "DELETE", f"/v1/queue/{segment(identity)}")
         else:
@@ -240,7 +244,10 @@ class Operations:
             try:
                 answer = await self._peers.ask(room, "DELETE", "/v1/bans", {"key": key})
                 lifted += len(answer["lifted"])
-            except (PeerAway, PeerSaid) as error:
+            except PeerSaid as error:
+                if error.status != 404:
+                    problems.append(str(error))
+            except (PeerAway, KeyError, TypeError) as error:
                 problems.append(str(error))
         if not lifted and len(problems) < len(BANNING):
             raise NotFound(f"there is no ban on {key}")

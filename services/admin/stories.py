@@ -7,7 +7,6 @@ of it is told.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -103,16 +102,24 @@ def flat(stories: Sequence[Story]) -> list[Event]:
     return sorted(events.values(), key=lambda event: (event["t"], event["id"]))
 
 
-def sentence(event: Event) -> str:
-    """One event in words: whom it was about, what was answered, and why."""
+def sentence(event: Event, said: set[tuple[str, str]] | None = None) -> str:
+    """One event in words: whom it was about, what was answered, and why.
+
+    `said` collects what earlier events of the story have said already; that is left out.
+    """
     parts = []
     names = [*_FIRST, *sorted(name for name in event if name not in _FIRST)]
     for name in names:
         value = event.get(name)
-        if name in _HIDDEN or value in (None, "", [], {}):
+        if name in _HIDDEN or value in (None, "", [], {}, False):
             continue
         shown = ", ".join(str(item) for item in value) if isinstance(value, list) else str(value)
-        parts.append(f"{name.replace('_', ' ')} {shown[:300]}")
+        fact = ("recipient" if name == "recipients" else name, shown)
+        if said is not None:
+            if fact in said:
+                continue
+            said.add(fact)
+        parts.append(f"{name.replace('_', ' ')} {shown[:300]}" if value is not True else name.replace("_", " "))
     text = " · ".join(parts)
     if event.get("reply"):
         text += f"{' → ' if text else ''}{event['reply']}"
@@ -121,6 +128,7 @@ def sentence(event: Event) -> str:
     return text
 
 
-def when(t: int) -> str:
-    """`t` in µs as local date and time with milliseconds."""
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(t / 1e6)) + f".{t // 1000 % 1000:03d}"
+def sentences(events: Sequence[Event]) -> list[str]:
+    """A story's events in words, each saying what is new with it."""
+    said: set[tuple[str, str]] = set()
+    return [sentence(event, said) for event in events]

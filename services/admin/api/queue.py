@@ -35,6 +35,17 @@ def router(parts: Parts) -> APIRouter:
         """Try everything again now."""
         return {"retried": True, "answer": await operations.change_queue(actor, "retry", None)}
 
+    @routes.post("/queue/release")
+    async def release_all(actor: asking) -> dict[str, Any]:
+        """Let everything go on that is held back: after a restore, once you have looked at it."""
+        return {"released": True, "answer": await operations.change_queue(actor, "release", None)}
+
+    @routes.get("/queue/{identity}")
+    async def show(actor: asking, identity: Identity) -> dict[str, Any]:
+        """One message, with what each server said at each attempt."""
+        answer = await operations.queued(identity)
+        return answer if isinstance(answer, dict) else {}
+
     @routes.post("/queue/{identity}/{action}")
     async def change(actor: asking, identity: Identity, action: Literal["retry", "hold", "release"]) -> dict[str, Any]:
         """Try one message again, hold it back, or let it go on."""

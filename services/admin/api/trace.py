@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Query
 from services.admin.access import Actor
 from services.admin.api.guard import ERRORS, actors
 from services.admin.parts import Parts
-from services.admin.stories import Event, Story, flat, sentence
+from services.admin.stories import Event, Story, flat, sentence, sentences
 
 
 def router(parts: Parts) -> APIRouter:
@@ -35,7 +35,9 @@ def router(parts: Parts) -> APIRouter:
 
 def story_json(story: Story) -> dict[str, Any]:
     """A story as the API shows it."""
-    return {**story.summary(), "events": [event_json(event) for event in story.events]}
+    texts = sentences(story.events)
+    told = [{**event_json(event), "text": text} for event, text in zip(story.events, texts, strict=True)]
+    return {**story.summary(), "events": told}
 
 
 def event_json(event: Event) -> dict[str, Any]:

@@ -19,7 +19,6 @@ from services.admin.access import Actor
 from services.admin.parts import Parts
 from services.admin.peers import PeerAway, PeerSaid
 from services.admin.sessions import COOKIE, Session
-from services.admin.stories import sentence
 from services.admin.text import _
 from services.directory.addresses import InvalidName
 from services.directory.errors import DirectoryError, NotFound
@@ -55,7 +54,7 @@ class Pages:
             lstrip_blocks=True,
         )
         filters: dict[str, Callable[..., str]] = {
-            "size": size_text, "time": time_text, "micros": micros_text, "days": days_text, "sentence": sentence,
+            "size": size_text, "time": time_text, "micros": micros_text, "days": days_text,
         }  # fmt: skip
         self._environment.filters.update(filters)
         self._environment.globals.update(_=_, static=self.static_url, hostname=parts.context.settings.hostname)

@@ -10,6 +10,7 @@ from starlette.responses import RedirectResponse, Response
 from services.admin.access import Actor, Denied
 from services.admin.parts import Parts
 from services.admin.sessions import COOKIE
+from services.admin.stories import sentences
 from services.admin.text import _
 from services.admin.web import directory_views
 from services.admin.web.pages import Form, Pages, local_target, notify, read_form
@@ -95,7 +96,8 @@ class Views:
     async def change_queue(self, request: Request, actor: Actor, form: Form) -> str:
         """POST /queue."""
         action, identity = form.get("action", ""), form.get("id", "")
-        if action not in ("retry", "hold", "release", "drop") or (not identity and action != "retry"):
+        for_all = action in ("retry", "release")
+        if action not in ("retry", "hold", "release", "drop") or not (identity or for_all):
             notify(actor.session, "error", _("Nothing was chosen."))
             return "/queue"
         await self._operations.change_queue(actor, action, identity or None)
@@ -133,5 +135,5 @@ class Views:
                 stories = await self._parts.tail.stories(query, STORIES_SHOWN, fresh=True)
             except (sqlite3.Error, OSError) as error:
                 problem = str(error)
-        told = [(story.summary(), story.events) for story in stories]
+        told = [(story.summary(), list(zip(story.events, sentences(story.events), strict=True))) for story in stories]
         return self._pages.render("trace.html", actor, query=query, stories=told, problem=problem, title=_("Trace"))

@@ -110,7 +110,7 @@ WRONG = [
 @pytest.mark.parametrize(("method", "path", "body", "status", "words"), WRONG)
 def test_wrong_questions_get_a_sentence_and_change_nothing(api, admin_room, method, path, body, status, words):
     admin_room.peers.answers["imap", "DELETE", "/v1/bans"] = {"lifted": []}
-    admin_room.peers.answers["smtp-out", "DELETE", "/v1/bans"] = {"lifted": []}
+    admin_room.peers.answers["smtp-out", "DELETE", "/v1/bans"] = PeerSaid(404, "smtp-out: there is no ban")
     before = seen(admin_room).generation
     answer = api.request(method, path, json=body)
     assert answer.status_code == status, answer.text
@@ -171,7 +171,11 @@ def test_queue_is_smtp_outs(api, admin_room):
         assert ("smtp-out", "POST", f"/v1/queue/q1/{action}", None) in admin_room.peers.asked
     assert api.delete("/queue/q1").status_code == 200
     assert ("smtp-out", "DELETE", "/v1/queue/q1", None) in admin_room.peers.asked
-    assert api.post("/queue/retry").status_code == 200
+    for action in ("retry", "release"):
+        assert api.post(f"/queue/{action}").status_code == 200
+        assert ("smtp-out", "POST", f"/v1/queue/{action}", None) in admin_room.peers.asked
+    admin_room.peers.answers["smtp-out", "GET", "/v1/queue/q1"] = {"id": "q1", "history": []}
+    assert api.get("/queue/q1").json() == {"id": "q1", "history": []}
     admin_room.peers.answers["smtp-out", "DELETE", "/v1/queue/q9"] = PeerSaid(404, "smtp-out: no message q9")
     answer = api.delete("/queue/q9")
     assert (answer.status_code, answer.json()["error"]) == (404, "smtp-out: no message q9")

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
-from admin_room import ADMIN, PASSWORD
+from admin_room import ADMIN, PASSWORD, QUEUED
 
 from services.admin import cli
 from services.admin.cli_client import Usage, parse_size, plain, size_text
@@ -101,8 +101,19 @@ def test_queue(run, admin_room):
     assert json.loads(run("queue", "list", "--json"))["messages"][0]["id"] == "q1"
     for verb in ("retry", "hold", "release", "drop"):
         assert "q1 " in run("queue", verb, "q1")
-    run("queue", "retry", "--all")
-    assert ("smtp-out", "POST", "/v1/queue/retry", None) in admin_room.peers.asked
+    for verb in ("retry", "release"):
+        run("queue", verb, "--all")
+        assert ("smtp-out", "POST", f"/v1/queue/{verb}", None) in admin_room.peers.asked
+    attempt = {
+        "at": 1.7e9,
+        "address": "bob@else.test",
+        "remote": "mx.else.test",
+        "outcome": "deferred",
+        "reply": "451 no",
+    }
+    admin_room.peers.answers["smtp-out", "GET", "/v1/queue/q1"] = {**QUEUED["messages"][0], "history": [attempt]}
+    assert "bob@else.test  mx.else.test: deferred\n        451 no" in run("queue", "show", "q1")
+    assert "required" in run("queue", "drop", "--all", status=2)
     assert "which one?" in run("queue", "retry", status=2)
     assert "or --all" in run("queue", "retry", "q1", "--all", status=2)
     admin_room.peers.answers["smtp-out", "GET", "/v1/queue"] = {"messages": []}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from services.admin.event_lines import query_terms, terms_of
-from services.admin.stories import find_stories, flat, sentence
+from services.admin.stories import find_stories, flat, sentence, sentences
 
 MESSAGE, CONNECTION, LMTP, OTHER = "m" * 16, "c" * 16, "k" * 16, "z" * 16
 
@@ -99,6 +99,21 @@ def test_two_messages_on_one_connection_share_its_events():
 )
 def test_sentence(event, words):
     assert sentence({"t": 1, "room": "x", "kind": "y", "trace": "z", "outcome": "info", "id": 1, **event}) == words
+
+
+def test_a_story_says_each_thing_once():
+    told = [
+        {"kind": "mail", "peer": "192.0.2.1", "sender": "a@x", "tls": False},
+        {"kind": "rcpt", "peer": "192.0.2.1", "sender": "a@x", "recipient": "b@x", "reply": "250 ok"},
+        {"kind": "data", "peer": "192.0.2.1", "sender": "a@x", "recipients": ["b@x"], "size": 5, "reply": "250 ok"},
+        {"kind": "rcpt", "sender": "z@x", "once": True},
+    ]
+    assert sentences(told) == [
+        "peer 192.0.2.1 · sender a@x",
+        "recipient b@x → 250 ok",
+        "size 5 → 250 ok",
+        "sender z@x · once",
+    ]
 
 
 @pytest.mark.parametrize(
