@@ -26,8 +26,9 @@ PASSWORD = "correct horse battery staple"
 class House:
     """One single process on one data folder."""
 
-    def __init__(self, folder: Path, environment: Mapping[str, str] | None = None) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, environment: Mapping[str, str] | None = None, *, accounts_ahead: int = 1) -> None:
+        self.folder, self.accounts_ahead = folder, accounts_ahead
+        self._unused: dict[str, list[str]] = {}
         self.environment = dict(environment or {})
         self.ready: dict[str, Any] = {}
         self.process: subprocess.Popen[bytes] | None = None
@@ -112,11 +113,25 @@ class House:
         """`command` with --json, parsed."""
         return json.loads(self.command("--json", *arguments))
 
-    def account(self, name: str = "", domain: str = "example.test") -> str:
-        """A new account with PASSWORD; its address. Without a name, one that no other test has."""
-        address = f"{name or 'u' + secrets.token_hex(4)}@{domain}"
-        self.command("account", "add", address, PASSWORD)
-        return address
+    def settle(self) -> None:
+        """Wait until every room has seen a change of the directory: they look at its snapshots once a second."""
+        time.sleep(1.1)
+
+    def account(self, domain: str = "example.test") -> str:
+        """A new account that no other test has, with PASSWORD; its address. Made a few ahead, to settle once for all."""
+        unused = self._unused.setdefault(domain, [])
+        if not unused:
+            for _ in range(2 if domain != "example.test" else self.accounts_ahead):
+                unused.append(f"u{secrets.token_hex(4)}@{domain}")
+                self.command("account", "add", unused[-1], PASSWORD)
+            self.settle()
+        return unused.pop()
+
+    def alias(self, source: str, *targets: str) -> str:
+        """A new alias, known to every room."""
+        self.command("alias", "add", source, *targets)
+        self.settle()
+        return source
 
     # --- what people do -------------------------------------------------------------------------------------------
     def receive(self, sender: str, *recipients: str, message: bytes, **more: Any) -> str:
@@ -137,8 +152,8 @@ class House:
 
 
 @contextlib.contextmanager
-def running(folder: Path, environment: Mapping[str, str] | None = None) -> Iterator[House]:
-    house = House(folder, environment)
+def running(folder: Path, environment: Mapping[str, str] | None = None, **more: Any) -> Iterator[House]:
+    house = House(folder, environment, **more)
     try:
         yield house.start()
     finally:

@@ -76,13 +76,19 @@ def deliver(
     source: str = LOOPBACK,
     host: str = LOOPBACK,
 ) -> str:
-    """Send one message by smtplib and return the reply to its final dot; `tls` is "", "starttls" or "tls"."""
-    if tls == "tls":
-        client: smtplib.SMTP = smtplib.SMTP_SSL(
-            host, port, "client.test", timeout=30, context=trusting(), source_address=(source, 0)
-        )
-    else:
-        client = smtplib.SMTP(host, port, "client.test", timeout=30, source_address=(source, 0))
+    """Send one message by smtplib and return the reply to its final dot; `tls` is "", "starttls" or "tls".
+
+    Raises LetterRefused with the first reply that is not the wanted one, from the greeting on.
+    """
+    try:
+        if tls == "tls":
+            client: smtplib.SMTP = smtplib.SMTP_SSL(
+                host, port, "client.test", timeout=30, context=trusting(), source_address=(source, 0)
+            )
+        else:
+            client = smtplib.SMTP(host, port, "client.test", timeout=30, source_address=(source, 0))
+    except smtplib.SMTPConnectError as error:
+        raise LetterRefused(error.smtp_code, text_of(error.smtp_error)) from None
     try:
         if tls == "starttls":
             client.starttls(context=trusting())
@@ -97,16 +103,17 @@ def deliver(
         if code == 250:
             code, text = client.data(message)
     except smtplib.SMTPResponseException as error:
-        code, text = (
-            error.smtp_code,
-            error.smtp_error if isinstance(error.smtp_error, bytes) else error.smtp_error.encode(),
-        )
+        raise LetterRefused(error.smtp_code, text_of(error.smtp_error)) from None
     finally:
         with contextlib.suppress(smtplib.SMTPException, OSError):
             client.quit()
     if code != 250:
-        raise LetterRefused(code, text.decode("utf-8", "replace"))
-    return text.decode("utf-8", "replace")
+        raise LetterRefused(code, text_of(text))
+    return text_of(text)
+
+
+def text_of(reply: bytes | str) -> str:
+    return reply.decode("utf-8", "replace") if isinstance(reply, bytes) else reply
 
 
 @contextlib.contextmanager
@@ -224,7 +231,7 @@ def mbsync(folder: Path, port: int, login: str, password: str, *, host: str = LO
         certificate.write_text(ssl.get_server_certificate((host, port)))
     config = folder / "mbsyncrc"
     config.write_text(
-        f"IMAPAccount it\nHost {host}\nPort {port}\nUser {login}\nPass {password}\nAuthMechs LOGIN\nSSLType IMAPS\n"
+        f'IMAPAccount it\nHost {host}\nPort {port}\nUser {login}\nPass "{password}"\nAuthMechs LOGIN\nSSLType IMAPS\n'
         f"CertificateFile {certificate}\n\nIMAPStore far\nAccount it\n\nMaildirStore near\nPath {folder}/mail/\n"
         f"Inbox {folder}/mail/INBOX\nSubFolders Verbatim\n\n"
         f"Channel both\nFar :far:\nNear :near:\nPatterns {patterns}\nCreate Both\nExpunge Both\nSyncState *\n"

@@ -46,7 +46,7 @@ def by_relay(relay: FakeMailServer, dns: FakeDns) -> dict[str, str]:
 @pytest.fixture(scope="session")
 def at_home(tmp_path_factory: pytest.TempPathFactory, relay: FakeMailServer, dns: FakeDns) -> Iterator[House]:
     """The house of most scenarios; it is never stopped."""
-    with house.running(tmp_path_factory.mktemp("house"), by_relay(relay, dns)) as running:
+    with house.running(tmp_path_factory.mktemp("house"), by_relay(relay, dns), accounts_ahead=16) as running:
         yield running
         assert running.process is not None and running.process.poll() is None, running.log
         assert "Traceback" not in running.log, running.log

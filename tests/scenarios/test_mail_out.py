@@ -118,7 +118,7 @@ def test_an_account_sends_only_as_itself_and_its_aliases(at_home: House) -> None
         at_home.submit(ann, ben, sender=ben, message=letter(ben, ben).message)
     assert refused.value.code in (550, 553) and refused.value.text.startswith("5.7.1")
     alias = "post-" + ann
-    at_home.command("alias", "add", alias, ann)
+    at_home.alias(alias, ann)
     sent = letter(alias, ben)
     at_home.submit(ann, ben, sender=alias, message=sent.message)
     assert at_home.letter(ben, sent.message_id).startswith(f"Return-Path: <{alias}>".encode())
@@ -193,7 +193,7 @@ def test_a_domain_that_takes_no_mail_is_told_at_once(new_house: Callable[..., Ho
 
 
 def test_an_address_elsewhere_is_forwarded_with_the_message_as_it_was(at_home: House, relay: FakeMailServer) -> None:
-    at_home.command("alias", "add", "away@example.test", "me@outside.test")
+    at_home.alias("away@example.test", "me@outside.test")
     sent = letter("friend@elsewhere.test", "away@example.test", body=b"as it was\r\n.\r\n")
     at_home.receive("friend@elsewhere.test", "away@example.test", message=sent.message)
     assert sent_by(relay, sent.message_id).endswith(sent.message)

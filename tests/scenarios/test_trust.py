@@ -69,21 +69,23 @@ def test_the_trace_of_a_connection_that_did_nothing(at_home: House) -> None:
     assert kinds[0] == "connect" and kinds[-1] == "disconnect"
 
 
-def test_a_changed_password_counts_at_once(at_home: House) -> None:
+def test_a_changed_password_counts_within_a_second(at_home: House) -> None:
     ann = at_home.account()
     assert guess(at_home, ann, "127.0.0.1", PASSWORD) == 250
     at_home.command("account", "password", ann, "--stdin", stdin="another good one\n")
+    at_home.settle()
     assert guess(at_home, ann, "127.0.0.81", PASSWORD) == 535
     assert guess(at_home, ann, "127.0.0.1", "another good one") == 250
 
 
 def test_a_deleted_account_is_unknown_and_its_mail_is_kept(new_house: Callable[..., House]) -> None:
     house = new_house()
-    ann = house.account("gone")
+    ann = house.account()
     sent = letter("friend@outside.test", ann)
     house.receive("friend@outside.test", ann, message=sent.message)
     house.letter(ann, sent.message_id)
-    house.command("account", "del", ann)
+    house.command("account", "del", ann, "--yes")
+    house.settle()
     with pytest.raises(LetterRefused) as refused:
         house.receive("friend@outside.test", ann, message=sent.message)
     assert refused.value.code == 550
