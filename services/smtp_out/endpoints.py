@@ -1,5 +1,6 @@
 """What admin asks this room over HTTP: the queue, the bans, and a test message.
 
+    GET    /v1/status                        {"relay": RELAY_HOST or "" (directly), "signatures": "rsa|both"}
     GET    /v1/queue?limit=&after=           the messages, oldest first
     GET    /v1/queue/{id}                    one, with what each server said at each attempt
     POST   /v1/queue/{id}/retry|hold|release, /v1/queue/retry, /v1/queue/release (all of them)
@@ -40,6 +41,7 @@ class Endpoints:
     def routes(self) -> Routes:
         """All of them, for admin alone."""
         routes = Routes()
+        routes.add("GET", "/v1/status", self.status, allow=ADMIN)
         routes.add("GET", "/v1/queue", self.list_queue, allow=ADMIN)
         routes.add("POST", "/v1/queue/retry", self.retry_all, allow=ADMIN)
         routes.add("POST", "/v1/queue/release", self.release_all, allow=ADMIN)
@@ -51,6 +53,12 @@ class Endpoints:
         routes.add("DELETE", "/v1/bans", self.unban, allow=ADMIN)
         routes.add("POST", "/v1/submit", self.submit, allow=ADMIN)
         return routes
+
+    async def status(self, request: Request) -> Response:
+        """GET /v1/status: how mail leaves; the relay's settings are given to this room alone."""
+        settings = self._context.settings
+        signatures = settings.relay_signatures if settings.relay_host else "both"
+        return Response.of({"relay": settings.relay_host, "signatures": signatures})
 
     # --- the queue
 

@@ -98,6 +98,15 @@ def test_hold_release_drop(tmp_path: Path) -> None:
     in_room(tmp_path, test)
 
 
+def test_admin_is_told_how_mail_leaves(tmp_path: Path) -> None:
+    async def test(room: SendingRoom) -> None:
+        settings = room.context.settings
+        wanted = settings.relay_signatures if settings.relay_host else "both"
+        assert await room.ask("GET", "/v1/status") == {"relay": settings.relay_host, "signatures": wanted}
+
+    in_room(tmp_path, test)
+
+
 def test_after_five_days_it_goes_back(tmp_path: Path) -> None:
     async def test(room: SendingRoom) -> None:
         room.relay.replies = {"MAIL": "451 4.3.0 not now"}
