@@ -124,7 +124,7 @@ class Cache:
 
         def work(database: sqlite3.Connection) -> list[tuple[Any, ...]]:
             keys = [base + uid for uid in uids]
-            return list(rows_by_key(database, f"SELECT {what} FROM {tables} WHERE", "id", keys))
+            return list(rows_by_key(database, f"SELECT {what} FROM {tables} WHERE", "id", keys, base=base))
 
         rows: list[tuple[Any, ...]] = self._safely(work, [])
         return rows

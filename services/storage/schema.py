@@ -69,9 +69,9 @@ def migrate(connection: sqlite3.Connection, folder: str, name: str) -> None:
 
 
 def rows_by_key(
-    connection: sqlite3.Connection, select: str, key: str, keys: Sequence[int], *before: int
+    connection: sqlite3.Connection, select: str, key: str, keys: Sequence[int], *before: int, base: int = 0
 ) -> Iterator[tuple[Any, ...]]:
-    """Those of the rows with `keys` that are there, ascending. The first column of `select` is `key`.
+    """Those of the rows with `keys` that are there, ascending. The first column of `select` is `key` less `base`.
 
     `select` ends in WHERE or AND; `before` are its own parameters. Reads a range where most of it is asked for (FETCH
     1:*), else looks each up.
@@ -85,7 +85,7 @@ def rows_by_key(
                 f"{select} {key} BETWEEN ? AND ? ORDER BY {key}", (*before, first, last)
             ).fetchall()
             if last - first >= len(some):
-                wanted = set(some)
+                wanted = {number - base for number in some}
                 rows = [row for row in rows if row[0] in wanted]
             yield from rows
         else:
