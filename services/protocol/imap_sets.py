@@ -43,13 +43,11 @@ class SequenceSet:
     def within(self, count: int) -> list[range]:
         """Sequence numbers as ranges of indices into a mailbox of `count` messages.
 
-        Raises BadSyntax for a number that no message has (§9 seq-number: "the server should respond with a BAD"); a
-        mailbox without messages takes any set, since clients send `1:*` without looking.
+        Raises BadSyntax for a number that no message has, "*" in an empty mailbox included (§9 seq-number: "the server
+        should respond with a tagged BAD").
         """
-        if count == 0:
-            return []
         ranges = self.resolve(count)
-        if ranges[-1][1] > count:
+        if ranges[-1][1] > count or not count:
             raise BadSyntax(f"there are only {count} messages")
         return [range(first - 1, last) for first, last in ranges]
 

@@ -11,7 +11,7 @@ from services.protocol import imap_responses as respond
 from services.protocol.imap_commands import Append
 from services.storage.account import NewMessage
 from services.storage.delivery import Incoming
-from services.storage.errors import BadName, MailboxMissing, OverQuota
+from services.storage.errors import MailboxMissing, OverQuota
 
 if TYPE_CHECKING:
     from services.imap.session import Session, Steps
@@ -33,7 +33,7 @@ def refuse_before(session: Session, command: Append, size: int, most: int) -> No
         raise Refusal("an empty message cannot be kept")
     try:
         session.store.status(command.mailbox)
-    except (MailboxMissing, BadName):
+    except MailboxMissing:
         raise missing_target(command.mailbox) from None
 
 
