@@ -70,14 +70,17 @@ advice_for() { # OWNER PORT VARIABLE
 # ports_are_free PROJECT: every port that compose.yaml publishes can be opened; names who holds one that cannot.
 ports_are_free() {
     local entry variable port address inode owner taken=
-    local mine
-    mine=$(docker ps --filter "label=com.docker.compose.project=$1" --format '{{.Ports}}')
+    local mine ids
+    # A container that is being restarted keeps its ports, and is listed without them: its configuration tells.
+    ids=$(docker ps -q --filter "label=com.docker.compose.project=$1" --filter status=running --filter status=restarting)
+    # shellcheck disable=SC2086
+    mine=$([[ -z $ids ]] || docker inspect --format '{{range .HostConfig.PortBindings}}{{range .}}:{{.HostPort}} {{end}}{{end}}' $ids)
     for entry in SMTP_PORT:25 SUBMISSIONS_PORT:465 SUBMISSION_PORT:587 IMAPS_PORT:993 IMAP_PORT:143 ADMIN_PORT:8080; do
         variable=${entry%:*}
         port=$(setting "$variable" "${entry#*:}")
         [[ $port =~ ^[1-9][0-9]{0,4}$ && $port -le 65535 ]] ||
             die "$variable='$port' (env/ports.env) is not allowed: a whole number from 1 to 65535"
-        [[ $mine != *":$port->"* ]] || continue
+        [[ $mine != *":$port "* ]] || continue
         address=$(setting BIND_ADDRESS "")
         [[ $variable != ADMIN_PORT ]] || address=$(setting ADMIN_BIND 127.0.0.1)
         inode=$(listener_on "$port" "$address")

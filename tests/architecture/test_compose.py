@@ -120,7 +120,6 @@ def test_every_container_is_hardened(name: str) -> None:
         "extends",
         "sysctls",
         "userns_mode",
-        "dns",
         "extra_hosts",
         "uts",
     ):
@@ -262,6 +261,11 @@ def test_every_published_port_comes_from_the_environment() -> None:
         for port in service.get("ports", []):
             assert re.fullmatch(r"\$\{[A-Z]+_PORT:-[0-9]+\}", port["published"])
             assert re.fullmatch(r"\$\{(BIND_ADDRESS|ADMIN_BIND):-[0-9.]*\}", port["host_ip"])
+
+
+@pytest.mark.parametrize("name", ROOMS)
+def test_a_room_asks_nobody_but_unbound_for_outside_names(name: str) -> None:
+    assert SERVICES[name]["dns"] == ["127.0.0.1"], "nobody answers there, so Docker's resolver forwards nothing"
 
 
 @pytest.mark.parametrize("name", ROOMS)
