@@ -1,6 +1,7 @@
 # shellcheck shell=bash
 # What scripts/up asks of the machine before it starts anything: ports, routes, memory, disk. Sourced after docker.sh.
 # Reads /proc alone: a small system may have neither ss nor ip.
+PROC=/proc # tests give a folder with tables of their own
 
 # setting NAME DEFAULT: a variable of env/ports.env; the caller's environment goes before the file, as in Compose.
 setting() {
@@ -27,7 +28,7 @@ listener_on() {
     port=$(printf '%04X' "$1")
     address=
     if [[ $2 =~ ^[0-9.]+$ && $2 != 0.0.0.0 ]]; then address=$(address_in_hex "$2"); fi
-    for table in /proc/net/tcp /proc/net/tcp6; do
+    for table in $PROC/net/tcp $PROC/net/tcp6; do
         [[ -r $table ]] || continue
         while read -r _ local_address _ state _ _ _ _ _ inode _; do
             [[ $state == 0A && ${local_address##*:} == "$port" ]] || continue
@@ -44,10 +45,10 @@ listener_on() {
 # owner_of INODE: "name (pid 12)" of the process that holds a socket; empty where this user may not see it.
 owner_of() {
     local link
-    link=$(find /proc/[0-9]*/fd -lname "socket:\[$1\]" -print -quit 2>/dev/null || true)
-    [[ $link == /proc/* ]] || return 0
-    link=${link#/proc/}
-    printf '%s (pid %s)' "$(cat "/proc/${link%%/*}/comm" 2>/dev/null || echo process)" "${link%%/*}"
+    link=$(find $PROC/[0-9]*/fd -lname "socket:\[$1\]" -print -quit 2>/dev/null || true)
+    [[ -n $link ]] || return 0
+    link=${link#"$PROC"/}
+    printf '%s (pid %s)' "$(cat "$PROC/${link%%/*}/comm" 2>/dev/null || echo process)" "${link%%/*}"
 }
 
 # What helps against the usual holders of mail's ports.
@@ -104,7 +105,7 @@ subnet_is_free() {
         mask=$((16#${mask:6:2}${mask:4:2}${mask:2:2}${mask:0:2}))
         network=$((mask & 0xFFFFFF00))
         if (((destination & network) == (wanted & network))); then return 1; fi
-    done </proc/net/route
+    done <$PROC/net/route
 }
 
 # choose_subnet PROJECT: keeps the stack's networks off the machine's own; the choice is written to env/ports.env.
@@ -133,7 +134,7 @@ enough_room() {
     *) die "$(uname -m) is not supported: x86_64 and aarch64 are (a 64-bit system on a Raspberry Pi)" ;;
     esac
     local memory disk
-    memory=$(($(sed -n 's/^MemAvailable: *\([0-9]*\) kB/\1/p' /proc/meminfo) / 1024))
+    memory=$(($(sed -n 's/^MemAvailable: *\([0-9]*\) kB/\1/p' $PROC/meminfo) / 1024))
     ((memory >= 300)) || warn "only $memory MiB of memory are free; the stack needs about 250"
     disk=$(($(df -Pk "$(docker info --format '{{.DockerRootDir}}' 2>/dev/null || echo /)" 2>/dev/null | awk 'NR==2 {print $4}') / 1024))
     ((disk >= 600)) || die "only $disk MiB are free on the disk with Docker's data: images and build need 600"
