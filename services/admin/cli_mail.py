@@ -95,8 +95,10 @@ def _tell(story: dict[str, Any]) -> None:
         who = f"{story.get('sender') or '(bounce)'} → {', '.join(story['recipients']) or '-'}"
         identity = f"  {story['message_id']}" if story.get("message_id") else ""
         say(f"message {story['trace']}  {who}{identity}")
+    elif story["kind"] == "connection":
+        say(f"connection {story['trace']}  from {story.get('peer', '-')}")
     else:
-        say(f"connection {story['trace'] or '-'}  from {story.get('peer', '-')}")
+        say(f"note {story['trace'] or '-'}")
     for event in story["events"]:
         _tell_event(event)
 

@@ -25,7 +25,7 @@ _FIRST = ("peer", "account", "login", "sender", "recipient", "recipients", "remo
 
 @dataclass(frozen=True, slots=True)
 class Story:
-    """`kind`: message or connection. `events` are oldest first."""
+    """`kind`: message, connection, or note (a change by the owner, a fault of ours). `events` are oldest first."""
 
     trace: str
     kind: str
@@ -73,11 +73,11 @@ def find_stories(query: str, find: Find, limit: int = 20) -> list[Story]:
             if message not in traces:
                 traces[message] = None
                 waiting.append(message)
-    stories = [story for story in stories if story.kind == "message" or story.trace not in told]
+    stories = [story for story in stories if story.trace not in told]
     # Events without a trace (a bug before any connection, a change by the owner) are one story by themselves.
     loose = [event for event in matched if not event["trace"]]
     if loose:
-        stories.append(Story("", "connection", loose))
+        stories.append(Story("", "note", loose))
     return sorted(stories, key=lambda story: -story.events[-1]["t"])[:limit]
 
 
@@ -93,7 +93,13 @@ def _story(trace: str, find: Find) -> tuple[Story, list[str]]:
     carried = dict.fromkeys(
         event["trace"] for event in reversed(related) if event.get("conn") == trace != event["trace"]
     )
-    return Story(trace, "message" if connections else "connection", ordered), list(carried)
+    return Story(trace, _kind(ordered), ordered), list(carried)
+
+
+def _kind(events: Sequence[Event]) -> str:
+    if any(event.get(name) for event in events for name in ("conn", "queue_id", "message_id", "recipient")):
+        return "message"
+    return "connection" if any(event.get("peer") for event in events) else "note"
 
 
 def flat(stories: Sequence[Story]) -> list[Event]:
@@ -114,11 +120,10 @@ def sentence(event: Event, said: set[tuple[str, str]] | None = None) -> str:
         if name in _HIDDEN or value in (None, "", [], {}, False):
             continue
         shown = ", ".join(str(item) for item in value) if isinstance(value, list) else str(value)
-        fact = ("recipient" if name == "recipients" else name, shown)
         if said is not None:
-            if fact in said:
+            if (name, shown) in said and name != "recipient":
                 continue
-            said.add(fact)
+            said.update(((name, shown), ("recipients", shown)) if name == "recipient" else ((name, shown),))
         parts.append(f"{name.replace('_', ' ')} {shown[:300]}" if value is not True else name.replace("_", " "))
     text = " · ".join(parts)
     if event.get("reply"):

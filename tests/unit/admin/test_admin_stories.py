@@ -60,6 +60,7 @@ def test_a_connection_without_a_message_is_a_story():
 
 def test_events_without_a_trace_are_told():
     (story,) = find_stories("carl@family.example", RECORD)
+    assert story.kind == "note"
     assert story.events[0]["kind"] == "bug"
 
 
@@ -73,6 +74,13 @@ def test_newest_first_and_limited():
     stories = find_stories("a@x.example", find, limit=5)
     assert [story.events[0]["t"] for story in stories] == [49, 48, 47, 46, 45]
     assert [event["t"] for event in flat(stories)] == [45, 46, 47, 48, 49]
+
+
+def test_a_message_of_our_own_making_is_a_message():
+    """A bounce comes by no connection."""
+    find = told((1, "smtp-out", "queued", MESSAGE, {"queue_id": "q1", "recipients": ["a@x.example"]}))
+    (story,) = find_stories("a@x.example", find)
+    assert story.kind == "message"
 
 
 def test_two_messages_on_one_connection_share_its_events():
@@ -106,12 +114,14 @@ def test_a_story_says_each_thing_once():
         {"kind": "mail", "peer": "192.0.2.1", "sender": "a@x", "tls": False},
         {"kind": "rcpt", "peer": "192.0.2.1", "sender": "a@x", "recipient": "b@x", "reply": "250 ok"},
         {"kind": "data", "peer": "192.0.2.1", "sender": "a@x", "recipients": ["b@x"], "size": 5, "reply": "250 ok"},
+        {"kind": "delivered", "recipient": "b@x", "size": 5},
         {"kind": "rcpt", "sender": "z@x", "once": True},
     ]
     assert sentences(told) == [
         "peer 192.0.2.1 · sender a@x",
         "recipient b@x → 250 ok",
         "size 5 → 250 ok",
+        "recipient b@x",
         "sender z@x · once",
     ]
 
