@@ -136,7 +136,7 @@ class Loops:
     message_id: str
 
 
-_TRACES = re.compile(rb"(?im)^(received|delivered-to|message-id)[ \t]*:(.*(?:\r\n[ \t].*)*)")
+_TRACES = re.compile(rb"(?im)^(received|delivered-to|message-id)[ \t]*:([^\r\n]*(?:\r\n[ \t][^\r\n]*)*)")
 
 
 def loops(header: bytes) -> Loops:
