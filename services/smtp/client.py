@@ -17,16 +17,13 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TypeVar, cast
 
+from services.protocol.smtp_body import BodyEncoder
 from services.protocol.smtp_client import (
-    BodyEncoder,
     Greeting,
     Message,
     Phase,
-    ProtocolFault,
     Receive,
     Refused,
-    RemoteReply,
-    ReplyReader,
     Result,
     Send,
     SendBody,
@@ -39,6 +36,8 @@ from services.protocol.smtp_client import (
     quit_session,
     start_tls,
 )
+from services.protocol.smtp_remote import ProtocolFault, RemoteReply
+from services.smtp.client_wire import ClientWire
 
 __all__ = [
     "BodyUnreadable",
@@ -56,8 +55,6 @@ __all__ = [
 ]
 
 CHUNK_BYTES = 1 << 16  # of a body: large enough for a few thousand a second, small enough for 50 sessions at once
-# Replies that nobody has read yet: a hundred pipelined ones are 10 KiB; more than this is meant to fill memory.
-MAX_WAITING = 1 << 20
 T = TypeVar("T")
 
 
@@ -135,75 +132,10 @@ class TlsFailed(ConnectionLost):
         super().__init__(None, why)
 
 
-class _Wire(asyncio.Protocol):
-    """The bytes: replies one way, commands and bodies the other, with back-pressure. No session knowledge."""
-
-    def __init__(self) -> None:
-        self.transport: asyncio.Transport | None = None
-        self.reader = ReplyReader()
-        self.lost: str = ""
-        self._arrived: asyncio.Future[None] | None = None
-        self._drained: asyncio.Future[None] | None = None
-        self._paused = False
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)
-
-    def data_received(self, data: bytes) -> None:
-        self.reader.feed(data)
-        if self.reader.waiting > MAX_WAITING and self.transport is not None:
-            self.lost = self.lost or "the server sends without being asked"
-            self.transport.abort()
-        self._wake(self._arrived)
-
-    def eof_received(self) -> bool:
-        self.lost = self.lost or "the server closed the connection"
-        self._wake(self._arrived)
-        return False
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.lost = self.lost or (f"the connection broke: {exc}" if exc else "the server closed the connection")
-        self._wake(self._arrived)
-        self._wake(self._drained)
-
-    def pause_writing(self) -> None:
-        self._paused = True
-
-    def resume_writing(self) -> None:
-        self._paused = False
-        self._wake(self._drained)
-
-    @staticmethod
-    def _wake(waiter: asyncio.Future[None] | None) -> None:
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
-
-    async def reply(self) -> RemoteReply:
-        while (found := self.reader.next_reply()) is None:
-            if self.lost:
-                raise OSError(self.lost)
-            self._arrived = asyncio.get_running_loop().create_future()
-            await self._arrived
-        return found
-
-    async def write(self, data: bytes) -> None:
-        if self.lost or self.transport is None:
-            raise OSError(self.lost)
-        self.transport.write(data)
-        while self._paused and not self.lost:
-            self._drained = asyncio.get_running_loop().create_future()
-            await self._drained
-
-    def abort(self) -> None:
-        self.lost = self.lost or "closed by us"
-        if self.transport is not None:
-            self.transport.abort()
-
-
 class SmtpClient:
     """One session. Made by `connect`; not to be used by two tasks at once."""
 
-    def __init__(self, wire: _Wire, target: Target, timeouts: Timeouts) -> None:
+    def __init__(self, wire: ClientWire, target: Target, timeouts: Timeouts) -> None:
         self._wire = wire
         self._timeouts = timeouts
         self.target = target
@@ -356,13 +288,13 @@ async def connect(target: Target, name: str, timeouts: Timeouts | None = None) -
     return client
 
 
-async def _open(target: Target, limits: Timeouts) -> _Wire:
+async def _open(target: Target, limits: Timeouts) -> ClientWire:
     implicit = target.tls is Tls.IMPLICIT
     loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(limits.connect):
             _, wire = await loop.create_connection(
-                _Wire,
+                ClientWire,
                 target.host,
                 target.port,
                 ssl=target.context if implicit else None,

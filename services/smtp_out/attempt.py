@@ -24,7 +24,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from services.protocol.smtp_client import Message, Phase, ProtocolFault, RecipientResult, RemoteReply
+from services.protocol.smtp_client import Message, Phase, RecipientResult
+from services.protocol.smtp_remote import ProtocolFault, RemoteReply
 from services.runtime.secrets import SecretMissing, Secrets
 from services.runtime.values import Settings
 from services.smtp.client import (

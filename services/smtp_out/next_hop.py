@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from services.protocol.smtp_client import RemoteReply
+from services.protocol.smtp_remote import RemoteReply
 from services.runtime.dns import Lookup, NoAnswer, NoSuchName, TemporaryFailure
 from services.runtime.listener import host_and_port
 from services.runtime.values import Settings

@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.protocol.smtp_client import BodyEncoder, Greeting, ProtocolFault, RemoteReply, ReplyReader
+from services.protocol.smtp_body import BodyEncoder
+from services.protocol.smtp_client import Greeting
+from services.protocol.smtp_remote import ProtocolFault, RemoteReply, ReplyReader
 
 
 def pieces(data: bytes, cuts: list[int]) -> list[bytes]:

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from services.protocol.smtp_client import Message, Phase, ProtocolFault, RecipientResult
+from services.protocol.smtp_client import Message, Phase, RecipientResult
+from services.protocol.smtp_remote import ProtocolFault
 from services.smtp.client import (
     BodyUnreadable,
     ConnectionLost,
