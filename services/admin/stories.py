@@ -62,17 +62,17 @@ def find_stories(query: str, find: Find, limit: int = 20) -> list[Story]:
     stories: list[Story] = []
     told: set[str] = set()  # connections that a message's story has told already
     waiting = [trace for trace in traces if trace]
-    for trace in waiting:
-        if len(stories) >= limit:
-            break
-        story, carried = _story(trace, find)
+    while waiting and len(stories) < limit:
+        story, carried = _story(waiting.pop(0), find)
+        if carried:
+            # The query found a connection, by the peer's address perhaps: told with the messages that it brought.
+            waiting[:0] = [message for message in carried if message not in traces]
+            traces.update(dict.fromkeys(carried))
+            continue
         stories.append(story)
-        told.update(str(event.get("conn")) for event in story.events if event.get("conn") not in (None, "", trace))
-        # The query found a connection, by the peer's address perhaps: the messages it brought are told too.
-        for message in carried:
-            if message not in traces:
-                traces[message] = None
-                waiting.append(message)
+        told.update(
+            str(event.get("conn")) for event in story.events if event.get("conn") not in (None, "", story.trace)
+        )
     stories = [story for story in stories if story.trace not in told]
     # Events without a trace (a bug before any connection, a change by the owner) are one story by themselves.
     loose = [event for event in matched if not event["trace"]]

@@ -93,6 +93,7 @@ def test_two_messages_on_one_connection_share_its_events():
         stories = find_stories(query, find)
         assert [story.trace for story in stories] == [OTHER, MESSAGE]
         assert [event["t"] for event in flat(stories)] == [1, 2, 3]
+        assert [story.trace for story in find_stories(query, find, limit=1)] == [OTHER]
 
 
 @pytest.mark.parametrize(
