@@ -20,7 +20,8 @@ _DEFAULT_PARAMETERS = b'("charset" "us-ascii")'
 # RFC 3501's grammar has no multipart without parts: one that came without is shown with an empty one.
 _NO_PART = b'("text" "plain" ("charset" "us-ascii") NIL NIL "7bit" 0 0'
 
-_FIELD_WITH_NAME = re.compile(rb"^([^:\r\n]*?)[ \t]*(?::[^\n]*|)(?:\n[ \t][^\n]*)*(?:\n|\Z)", re.M)
+# A line without a colon counts as a field whose name is all of it: HEADER.FIELDS.NOT must not lose it.
+_FIELD_WITH_NAME = re.compile(rb"^([^:\r\n]*?)[ \t]*(?::[^\n]*|\r?)(?:\n[ \t][^\n]*)*(?:\n|\Z)", re.M)
 
 
 def _one_line(value: bytes) -> bytes:

@@ -218,6 +218,7 @@ HEADER = b"Received: a\r\n\tb\r\nFrom: x\r\nno colon\r\nSubject : y\r\n z\r\nrec
         ({b"subject", b"from"}, False, b"From: x\r\nSubject : y\r\n z\r\n\r\n"),
         ({b"x"}, False, b"\r\n"),
         ({b"received", b"no colon"}, True, b"From: x\r\nSubject : y\r\n z\r\n\r\n"),
+        ({b"received"}, True, b"From: x\r\nno colon\r\nSubject : y\r\n z\r\n\r\n"),
     ],
 )
 def test_header_fields(names: set[bytes], without: bool, found: bytes) -> None:
