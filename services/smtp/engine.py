@@ -36,8 +36,8 @@ from services.smtp.wire import Wire
 
 __all__ = ["Connections", "Engine", "EngineConfig", "EngineDoor", "Envelope", "Handler", "Recipient", "Session"]
 
-# A sink with `drain` gets this much before it is waited for: often enough to bound memory, rarely enough to be free.
-DRAIN_EVERY = 1 << 20
+# A sink with `drain` is waited for each time it got this much: fifty messages of 25 MB at once hold 57 MB, a MiB held 87.
+DRAIN_EVERY = 1 << 18
 # Input kept while a hook is waited for. More than any group of commands; the rest waits in the kernel.
 MAX_UNREAD = 1 << 16
 
@@ -346,6 +346,7 @@ class Engine(aiosmtpd.SMTP):
             self._undrained = 0
             drain = getattr(sink, "drain", None)
             if drain is not None:
+                self._wire.pause_reading()
                 self._await(drain(), "writing the body", lambda fault: self._spoil(fault) if fault else None)
 
     def _on_end_of_body(self, event: events.EndOfBody) -> None:

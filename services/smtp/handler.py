@@ -35,8 +35,8 @@ class Recipient:
 class BodySink(Protocol):
     """Takes one message's body as it arrives: dots unstuffed, every line ended by CRLF, in chunks of any size.
 
-    A sink that may lag behind the network also has `async drain() -> None`: the engine calls it after each MiB and
-    reads no further until it returns.
+    A sink that may lag behind the network also has `async drain() -> None`: the engine calls it after each 256 KiB
+    and reads no further until it returns.
     """
 
     def write(self, chunk: bytes, /) -> None:
