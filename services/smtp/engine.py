@@ -36,7 +36,7 @@ from services.smtp.wire import Wire
 
 __all__ = ["Connections", "Engine", "EngineConfig", "EngineDoor", "Envelope", "Handler", "Recipient", "Session"]
 
-# A sink with `drain` is waited for each time it got this much: fifty messages of 25 MB at once hold 57 MB, a MiB held 87.
+# A sink with `drain` is waited for after each of these: fifty messages of 25 MB at once hold 57 MB, with a MiB 87.
 DRAIN_EVERY = 1 << 18
 # Input kept while a hook is waited for. More than any group of commands; the rest waits in the kernel.
 MAX_UNREAD = 1 << 16
