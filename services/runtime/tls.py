@@ -1,7 +1,7 @@
 """TLS for listeners and clients: one server context per process that follows the certificates acme installs.
 
-Owns nothing on disk; reads `<certs_dir>/current/{fullchain,privkey}.pem`. A new certificate is loaded into the same
-`ssl.SSLContext`: handshakes from then on serve it, open connections live on.
+Owns nothing on disk; reads `<certs_dir>/current/{fullchain,privkey}.pem`. A new certificate is served by handshakes
+from then on; open connections live on.
 """
 
 from __future__ import annotations
@@ -20,16 +20,20 @@ class NoCertificate(OSError):
 
 
 class ServerCertificates:
-    """The context of every listener of one process."""
+    """The context of every listener of one process.
+
+    `context` is what listeners are opened with. It holds the rules and no certificate: at each handshake it hands over
+    to a context with the current generation alone. Loading a certificate into the same context again would not do:
+    OpenSSL keeps one per kind of key, and would go on offering an old ECDSA one beside a new RSA one.
+    """
 
     def __init__(self, folder: str) -> None:
         """`folder` is the certs volume; nothing is read before `load`."""
         self._folder = folder
         self._loaded = ""
-        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self.context.minimum_version = ssl.TLSVersion.TLSv1_2
-        self.context.set_ciphers(SUITES)
-        self.context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION | ssl.OP_CIPHER_SERVER_PREFERENCE
+        self.context = _server_context()
+        self._serving = self.context
+        self.context.sni_callback = self._hand_over
 
     def load(self) -> bool:
         """Load the current generation; False when it is the one already loaded. Raises NoCertificate, ssl.SSLError."""
@@ -40,12 +44,17 @@ class ServerCertificates:
         if generation == self._loaded:
             return False
         folder = os.path.join(self._folder, generation)
+        serving = _server_context()
         try:
-            self.context.load_cert_chain(os.path.join(folder, "fullchain.pem"), os.path.join(folder, "privkey.pem"))
+            serving.load_cert_chain(os.path.join(folder, "fullchain.pem"), os.path.join(folder, "privkey.pem"))
         except FileNotFoundError:
             raise NoCertificate(f"{folder} is incomplete") from None
-        self._loaded = generation
+        self._serving, self._loaded = serving, generation
         return True
+
+    def _hand_over(self, connection: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
+        """OpenSSL asks this for every ClientHello, also for one that names no server (RFC 6066 §3)."""
+        connection.context = self._serving
 
     async def wait(self, seconds: float = 60) -> None:
         """Wait for the first certificate (acme starts beside us); raises NoCertificate after `seconds`."""
@@ -67,6 +76,14 @@ class ServerCertificates:
                 self.load()
             except (OSError, ssl.SSLError):
                 continue
+
+
+def _server_context() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(SUITES)
+    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION | ssl.OP_CIPHER_SERVER_PREFERENCE
+    return context
 
 
 def client_context(*, verify: bool = True, ca_file: str = "") -> ssl.SSLContext:

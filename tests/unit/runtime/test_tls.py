@@ -10,14 +10,16 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
 from services.runtime import tls
 
 
-def _install(folder: Path, generation: str, serial: int) -> None:
-    key = ec.generate_private_key(ec.SECP256R1())
+def _install(folder: Path, generation: str, serial: int, *, kind: str = "ecdsa") -> None:
+    key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey = ec.generate_private_key(ec.SECP256R1())
+    if kind == "rsa":
+        key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "mail.example.test")])
     now = datetime.datetime.now(datetime.UTC)
     certificate = (
@@ -47,20 +49,21 @@ async def _serial(port: int) -> tuple[int, asyncio.StreamReader, asyncio.StreamW
     return x509.load_der_x509_certificate(der).serial_number, reader, writer
 
 
-def test_a_swapped_certificate_is_served_and_open_connections_live_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("first", "second"), [("ecdsa", "ecdsa"), ("ecdsa", "rsa"), ("rsa", "ecdsa")])
+def test_a_swapped_certificate_is_served_and_open_connections_live_on(tmp_path: Path, first: str, second: str) -> None:
     async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while line := await reader.readline():
             writer.write(line)
 
     async def story() -> None:
-        _install(tmp_path, "1", 111)
+        _install(tmp_path, "1", 111, kind=first)
         certificates = tls.ServerCertificates(str(tmp_path))
         assert certificates.load()
         assert not certificates.load()
         server = await asyncio.start_server(echo, "127.0.0.1", 0, ssl=certificates.context)
         port = server.sockets[0].getsockname()[1]
         before, reader, writer = await _serial(port)
-        _install(tmp_path, "2", 222)
+        _install(tmp_path, "2", 222, kind=second)
         assert certificates.load()
         after, _, other = await _serial(port)
         assert (before, after) == (111, 222)
