@@ -7,6 +7,7 @@ A dialogue file:
     c: EHLO client.test       the client sends the line and CRLF
     c| NOOP\\nNOOP\\r\\n      sends exactly this, with Python's escapes
     c* 1000 a line            sends the line and CRLF a thousand times
+    c= 70000 x                sends the text seventy thousand times, without a line end
     s: 250-mail.test ...      the server's next line is this; ... stands for any characters
     s~ 250-SIZE (?P<size>\\d+)   its next line matches this regular expression, whole
     s* 250 HELP               lines are skipped until this one
@@ -34,7 +35,7 @@ import pytest
 
 PATIENCE = 5.0  # seconds for a line that must come
 SILENCE = 0.03  # seconds in which a line that must not come would have come
-_STEP = re.compile(r"(?P<side>[cs])(?P<connection>[0-9]?)(?P<kind>[:|*~.-]) ?(?P<text>.*)")
+_STEP = re.compile(r"(?P<side>[cs])(?P<connection>[0-9]?)(?P<kind>[:|*=~.-]) ?(?P<text>.*)")
 _SETTING = re.compile(r"@(?P<key>\w+): *(?P<value>.*)")
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 
@@ -205,6 +206,9 @@ async def _send(connection: Connection, kind: str, text: str) -> None:
     elif kind == "*":
         times, _, line = text.partition(" ")
         data = (line.encode() + b"\r\n") * int(times)
+    elif kind == "=":
+        times, _, piece = text.partition(" ")
+        data = piece.encode() * int(times)
     else:
         data = text.encode() + b"\r\n"
     connection.writer.write(data)
