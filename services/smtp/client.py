@@ -156,6 +156,10 @@ class SmtpClient:
         Raises Refused (the server ends the session: 421, or an error in the middle of the body), ProtocolFault,
         ConnectionLost or BodyUnreadable; the session is over then.
         """
+        if self._wire.reader.pending:
+            # It spoke while nothing was asked: what comes next could be taken for the answer to something else.
+            self._wire.abort()
+            raise ConnectionLost(None, "the server spoke out of turn")
         return await self._drive(deliver(message, self.greeting, lmtp=self.target.lmtp), body)
 
     async def quit(self) -> None:

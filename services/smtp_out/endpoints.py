@@ -175,6 +175,8 @@ class Endpoints:
             return Response.error(503, str(error))
         if account is None or not account.enabled:
             return Response.error(404, f"there is no account {sender} that may send")
+        if await self._queue.details(trace) is not None:
+            return Response.of({"trace": trace}, 202)  # asked again, because the first answer got lost
         outgoing = Outgoing(self._sending, Envelope(account.address, sender, (recipient,), trace, peer="admin"))
         try:
             outgoing.write(request.body)

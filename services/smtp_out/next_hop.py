@@ -100,6 +100,8 @@ class Hops:
         return await self._direct(destination)
 
     async def _relay(self) -> list[Hop]:
+        if not self._settings.relay_host:
+            raise NoRoute(451, "4.3.5 There is no relay any more")
         host, port = relay_address(self._settings)
         if _is_address(host):
             return [Hop(host, port, host)]

@@ -48,7 +48,7 @@ class HeaderReader:
     """Takes a message in chunks until its header is complete."""
 
     def __init__(self) -> None:
-        self._held = b""
+        self._held = bytearray()
         self.fields: list[Field] | None = None
         self.too_long = False
 
@@ -65,7 +65,7 @@ class HeaderReader:
         end = self._held.find(b"\r\n\r\n", searched)
         self.too_long = (end if end >= 0 else len(self._held)) > MAX_HEADER
         if self.too_long:
-            self._held = b""
+            self._held.clear()
         return self._split(end + 2, end + 4) if end >= 0 and not self.too_long else b""
 
     def finish(self) -> bytes:
@@ -73,8 +73,8 @@ class HeaderReader:
         return b"" if self.fields is not None else self._split(len(self._held), len(self._held))
 
     def _split(self, end: int, body: int) -> bytes:
-        header, rest = self._held[:end], self._held[body:]
-        self._held = b""
+        header, rest = bytes(self._held[:end]), bytes(self._held[body:])
+        self._held.clear()
         self.fields, stray = fields_of(header)
         if stray:
             # A line that is no field ends the header; it and what follows are text (as Postfix and Exim have it).

@@ -97,28 +97,31 @@ async def _run(context: Context, spool: Spool, queue: Queue) -> None:
     certificates = ServerCertificates(settings.certs_dir)
     listeners: list[Listener] = []
     people, rooms = Connections(), Connections()
+    routed = asyncio.Event()
     async with asyncio.TaskGroup() as group:
         keepers = [
             context.spawn(group, work, name)
             for name, work in (
                 ("facts", facts.run()),
                 ("bans", logins.run()),
-                ("routes", _follow(context, directory, queue, runner)),
+                ("routes", _follow(context, directory, queue, runner, routed)),
             )
         ]
-        running = context.spawn(group, runner.run(), "queue")
+        running = context.spawn(group, _deliver(runner, routed), "queue")
         try:
             listeners.append(await serve_http(context, endpoints.routes()))
             context.ports["http"] = listeners[-1].port
             for name, address, handler, config in _doors(context, sending, logins, certificates, people, rooms):
                 if name == "submissions":
                     # Forwards of others need no certificate: they are taken while acme makes the first one.
-                    await certificates.wait()
+                    if not await _certified(context, certificates):
+                        break
                     keepers.append(context.spawn(group, certificates.follow(), "certificates"))
                 listeners.append(await _open(handler, config, address))
                 context.ports[name] = listeners[-1].port
-            context.health.ready()
-            await context.stop.wait()
+            if not context.stop.is_set():
+                context.health.ready()
+                await context.stop.wait()
         finally:
             for listener in listeners:
                 listener.close()
@@ -209,21 +212,42 @@ async def _open(handler: Handler, config: EngineConfig, address: str) -> Listene
     return await listen(made, address)
 
 
-async def _follow(context: Context, directory: SnapshotDirectory, queue: Queue, runner: QueueRunner) -> None:
-    """Send waiting mail where the directory says now, each time that it changes."""
+async def _certified(context: Context, certificates: ServerCertificates) -> bool:
+    """Wait for the first certificate; False where the room is stopped before it comes. Raises NoCertificate."""
+    waiting = asyncio.create_task(certificates.wait())
+    stopping = asyncio.create_task(context.stop.wait())
+    try:
+        await asyncio.wait({waiting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if not waiting.done():
+            return False
+        waiting.result()
+        return True
+    finally:
+        waiting.cancel()
+        stopping.cancel()
+
+
+async def _deliver(runner: QueueRunner, routed: asyncio.Event) -> None:
+    """Run the queue once it is known which domains are ours and whether there is a relay."""
+    await routed.wait()
+    await runner.run()
+
+
+async def _follow(
+    context: Context, directory: SnapshotDirectory, queue: Queue, runner: QueueRunner, routed: asyncio.Event
+) -> None:
+    """Send waiting mail where the directory says now, each time that it changes; `routed` after the first time."""
     seen = -1
     settings = context.settings
     while True:
-        await asyncio.sleep(FOLLOW_SECONDS if seen >= 0 else 0.2)
         try:
             generation = directory.generation
-        except DirectoryUnavailable:
-            generation = seen
-        if generation != seen:
-            try:
+            if generation != seen:
                 moved = await queue.reroute(lambda address: destination_of(address, directory, settings))
-            except DirectoryUnavailable:
-                continue
-            seen = generation
-            if moved:
-                await runner.refresh()
+                seen = generation
+                if moved and routed.is_set():
+                    await runner.refresh()
+                routed.set()
+        except DirectoryUnavailable:
+            pass  # nothing is published yet: until then nobody knows what is ours
+        await asyncio.sleep(FOLLOW_SECONDS if routed.is_set() else 0.1)

@@ -330,6 +330,17 @@ def test_our_own_fault_in_the_body_sends_no_final_dot() -> None:
     on(Remote(), test)
 
 
+def test_words_out_of_turn_are_not_taken_for_answers() -> None:
+    async def test(remote: Remote) -> None:
+        client = await opened(remote)
+        assert (await client.deliver(MESSAGE, body_of(b"x")))[0].delivered
+        await asyncio.sleep(0.02)
+        with pytest.raises(ConnectionLost, match="out of turn"):
+            await client.deliver(MESSAGE, body_of(b"x"))
+
+    on(Remote({"BODY": "250 2.0.0 taken\r\n250 2.0.0 and the next one too"}), test)
+
+
 def test_a_line_break_in_an_address_is_never_sent() -> None:
     async def test(remote: Remote) -> None:
         client = await opened(remote)

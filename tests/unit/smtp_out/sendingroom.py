@@ -18,7 +18,6 @@ from unittest import mock
 
 from services.directory.changes import Directories
 from services.directory.database import Database
-from services.directory.lookup import SnapshotDirectory
 from services.directory.passwords import hash_password
 from services.directory.publish import Publisher
 from services.runtime import secrets
@@ -73,7 +72,6 @@ class SendingRoom:
         self.ahead = 0.0  # what the room's clock is ahead of the wall's
         self.sign: Callable[[Request], Response] = lambda _: Response(200, b"DKIM-Signature: d=home.test; b=x\r\n")
         self.context: Context = None  # type: ignore[assignment]
-        self._look: SnapshotDirectory | None = None
 
     async def __aenter__(self) -> "SendingRoom":
         self._stack = contextlib.AsyncExitStack()
@@ -160,12 +158,6 @@ class SendingRoom:
 
     def port(self, name: str) -> int:
         return self.context.ports[name]
-
-    def enabled(self, account: str) -> bool:
-        """What the room's own look at the snapshot will say: its link is at most a second old."""
-        self._look = self._look or SnapshotDirectory(str(self.folder / "auth"))
-        found = self._look.account(account)
-        return found is not None and found.enabled
 
     # --- what a client does
 

@@ -251,6 +251,44 @@ def test_a_domain_that_becomes_ours_takes_its_waiting_mail(tmp_path: Path) -> No
     in_room(tmp_path, test)
 
 
+def test_a_relay_that_is_set_later_takes_waiting_mail_and_nothing_goes_directly(tmp_path: Path) -> None:
+    async def test(room: SendingRoom) -> None:
+        room.world.replies = {"MAIL": "451 4.3.0 not now"}
+        assert (await one_queued(room))["recipients"][0]["destination"] == "far.test"
+        attempts = len(room.world.commands)
+        room.direct = False
+        await room.stop()
+        await room.start()
+        await room.ask("POST", "/v1/queue/retry")
+        await until(lambda: room.relay.messages)
+        assert len(room.world.commands) == attempts
+        room.relay.replies = {"MAIL": "451 4.3.0 not now"}
+        await one_queued(room)
+        room.direct = True
+        await room.stop()
+        room.world.replies = {}
+        await room.start()
+        await room.ask("POST", "/v1/queue/retry")
+        await until(lambda: room.world.messages)
+
+    in_room(tmp_path, test, direct=True)
+
+
+def test_a_stop_before_there_is_a_certificate(tmp_path: Path) -> None:
+    async def test(room: SendingRoom) -> None:
+        await room.stop()
+        (tmp_path / "certs" / "current").unlink()
+        before, starting = room.context, asyncio.create_task(room.start())
+        await until(lambda: room.context is not before and "forward" in room.context.ports)
+        room.context.stop.set()
+        await starting
+        assert "submission" not in room.context.ports and not room.context.health.started
+        (tmp_path / "certs" / "current").symlink_to("1")
+        await room.start()
+
+    in_room(tmp_path, test)
+
+
 def test_a_missing_file_is_told_to_the_sender(tmp_path: Path) -> None:
     async def test(room: SendingRoom) -> None:
         room.relay.replies = {"MAIL": "451 4.3.0 not now"}
