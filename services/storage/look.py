@@ -71,8 +71,9 @@ def look(folder: Folder, *, force: bool = False) -> Looked:
             _compare(folder, in_new, found)
         if in_new:
             _take_in(folder, in_new, found)
+    if in_new or found.flagged or found.gone:
+        folder.unsynced = True  # what another program renamed may not be on the disk any more than what we did
     if in_new:
-        folder.unsynced = True
         folder.new_seen.forget()  # more may have come while we moved these: cheap to list, as it is nearly empty now
     else:
         folder.new_seen.listed(new_before, new_started)

@@ -68,8 +68,8 @@ class SqliteState:
     def transaction(self, *, durable: bool) -> Iterator[None]:
         """See MailboxState."""
         if not durable and self._marked != self._boot:
-            self._be_durable(True)
-            self._database.execute("UPDATE account SET unsettled_boot = ?", (self._boot,))
+            with self.transaction(durable=True):
+                self._database.execute("UPDATE account SET unsettled_boot = ?", (self._boot,))
             self._marked = self._boot
         self._be_durable(durable)
         before = (self._modseq, self._uidvalidity)

@@ -31,6 +31,7 @@ import time
 from collections.abc import Callable
 from hashlib import sha256
 
+from services.storage.atomic import fsync_folder
 from services.storage.errors import Busy
 from services.storage.incoming import unnamed_file
 from services.storage.paths import FOLDER
@@ -74,6 +75,9 @@ class Staging:
                     os.chown(path, -1, group)
                 os.chmod(path, 0o2700)
         self.folder = os.open(self.path, FOLDER)
+        os.fsync(self.folder)  # notes in a folder whose own name a power cut takes away would be none
+        with contextlib.suppress(PermissionError):  # then it was made for us, before we started
+            fsync_folder(self._mail_dir)
         self.once = os.open("once", FOLDER, dir_fd=self.folder)
         self.done = os.open("done", FOLDER, dir_fd=self.folder)
         probe = unnamed_file(self.path)
