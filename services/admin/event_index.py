@@ -40,6 +40,9 @@ CREATE TABLE segments (room TEXT NOT NULL, name TEXT NOT NULL, offset INTEGER NO
 
 Event = dict[str, Any]
 
+# What an index on a full or broken disk raises.
+INDEX_PROBLEMS = (sqlite3.Error, OSError)
+
 
 class EventIndex:
     """The open index."""

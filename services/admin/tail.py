@@ -8,13 +8,12 @@ waits that long once: what was answered to a peer before it was asked is then in
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from services.admin.event_index import EventIndex
+from services.admin.event_index import INDEX_PROBLEMS, EventIndex
 from services.admin.stories import Story, find_stories
 from services.runtime.process import FLUSH_SECONDS, Context
 
@@ -48,13 +47,13 @@ class Tail:
                     again = await self._in_thread(lambda index: index.retain())
                     retained = 0.0 if again else began
                 self._context.health.ok("events")
-            except (sqlite3.Error, OSError) as error:
+            except INDEX_PROBLEMS as error:
                 self._context.health.fail("events", f"the record cannot be indexed: {error}")
             spent = time.monotonic() - began
             await asyncio.sleep(min(spent * REST, 10.0) if more else LOOK_SECONDS)
 
     async def stories(self, query: str, limit: int, *, fresh: bool) -> list[Story]:
-        """What `query` was part of, newest first. Raises sqlite3.Error, OSError."""
+        """What `query` was part of, newest first. Raises INDEX_PROBLEMS."""
         if fresh:
             await asyncio.sleep(FRESH_SECONDS)
         return await self._in_thread(lambda index: _answer(index, query, limit))

@@ -19,6 +19,9 @@ from typing import Any
 from services.directory.models import Account, Alias, Domain, Duty
 
 MIGRATIONS = os.path.join(os.path.dirname(__file__), "migrations")
+# What SQLite raises for a disk that is full, broken or read-only, by its name in this house.
+DatabaseUnusable = sqlite3.OperationalError
+
 BUSY_MS = 5000  # only a backup's reader is ever beside us
 
 

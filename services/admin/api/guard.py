@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ from services.admin.access import Access, Actor, Denied
 from services.admin.peers import PeerAway, PeerSaid
 from services.admin.sessions import COOKIE
 from services.directory.addresses import InvalidName
+from services.directory.database import DatabaseUnusable
 from services.directory.errors import Exists, NotFound, NotPublished, Refused
 from services.directory.passwords import WeakPassword
 from services.directory.publish import PublicationFailed
@@ -98,7 +98,7 @@ def answer_errors(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, wrong)
     app.add_exception_handler(PeerSaid, peer_said)
     app.add_exception_handler(HTTPException, http)
-    app.add_exception_handler(sqlite3.OperationalError, disk)
+    app.add_exception_handler(DatabaseUnusable, disk)
     for kind, status in STATUS:
         app.add_exception_handler(kind, _told(status))
 

@@ -1,4 +1,4 @@
-"""How everything is."""
+"""How everything is: `status`, and a look at the registries now."""
 
 from typing import Annotated, Any
 

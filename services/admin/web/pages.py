@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
-import sqlite3
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -21,6 +20,7 @@ from services.admin.peers import PeerAway, PeerSaid
 from services.admin.sessions import COOKIE, Session
 from services.admin.text import _
 from services.directory.addresses import InvalidName
+from services.directory.database import DatabaseUnusable
 from services.directory.errors import DirectoryError, NotFound
 from services.directory.passwords import WeakPassword
 from services.directory.publish import PublicationFailed
@@ -29,7 +29,7 @@ HERE = os.path.dirname(__file__)
 FORM_TOKEN = "form_token"  # noqa: S105 - a field's name
 # What a person can mend or must know; anything else is a fault of ours, with an id.
 TOLD = (
-    InvalidName, WeakPassword, DirectoryError, PublicationFailed, PeerAway, PeerSaid, sqlite3.OperationalError,
+    InvalidName, WeakPassword, DirectoryError, PublicationFailed, PeerAway, PeerSaid, DatabaseUnusable,
 )  # fmt: skip
 KINDS = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sqlite3
-
 from fastapi import FastAPI, Request
 from starlette.responses import RedirectResponse, Response
 
 from services.admin.access import Actor, Denied
+from services.admin.event_index import INDEX_PROBLEMS
 from services.admin.parts import Parts
 from services.admin.sessions import COOKIE
 from services.admin.stories import sentences
@@ -133,7 +132,7 @@ class Views:
         if query:
             try:
                 stories = await self._parts.tail.stories(query, STORIES_SHOWN, fresh=True)
-            except (sqlite3.Error, OSError) as error:
+            except INDEX_PROBLEMS as error:
                 problem = str(error)
         told = [(story.summary(), list(zip(story.events, sentences(story.events), strict=True))) for story in stories]
         return self._pages.render("trace.html", actor, query=query, stories=told, problem=problem, title=_("Trace"))
