@@ -103,14 +103,21 @@ def test_facts_come_from_the_rooms_that_know_them(facts):
 # --- bans --------------------------------------------------------------------------------------------------------------
 
 
-def exchange(context, peers, story, monkeypatch):
+async def came_true(true):
+    async with asyncio.timeout(5):
+        while not true():  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+
+
+def exchange(context, peers, story, monkeypatch, done=None):
+    """Run the exchange until `done(bans)`: by default, until nothing waits."""
     monkeypatch.setattr(internal, "RETRY_SECONDS", 0.001)
 
     async def whole():
         bans = BanExchange(context, peers)
         task = asyncio.create_task(bans.run())
-        story(bans)
-        await asyncio.sleep(0.03)
+        await story(bans)
+        await came_true(lambda: done(bans) if done else not bans._waiting)
         task.cancel()
         return bans
 
@@ -120,20 +127,27 @@ def exchange(context, peers, story, monkeypatch):
 BAN = {"key": "192.0.2.1", "kind": "address", "until": NOW + 60, "reason": "guessing"}
 
 
+def telling(room):
+    async def story(bans):
+        bans.tell(room, BAN)
+
+    return story
+
+
 def test_a_ban_goes_to_the_other_room(context, monkeypatch):
     peers = FakePeers()
-    bans = exchange(context, peers, lambda bans: bans.tell("imap", BAN), monkeypatch)
+    bans = exchange(context, peers, telling("imap"), monkeypatch)
     assert peers.asked == [("smtp-out", "POST", "/v1/bans", BAN)] and not bans._waiting
     peers = FakePeers()
-    exchange(context, peers, lambda bans: bans.tell("smtp-out", BAN), monkeypatch)
+    exchange(context, peers, telling("smtp-out"), monkeypatch)
     assert peers.asked == [("imap", "POST", "/v1/bans", BAN)]
 
 
 def test_a_ban_waits_for_a_room_that_is_away(context, monkeypatch):
     peers = FakePeers()
     peers.away.add("smtp-out")
-    bans = exchange(context, peers, lambda bans: bans.tell("imap", BAN), monkeypatch)
-    assert len(peers.asked) > 1 and len(bans._waiting) == 1
+    bans = exchange(context, peers, telling("imap"), monkeypatch, lambda bans: len(peers.asked) > 2)
+    assert len(bans._waiting) == 1
 
 
 @pytest.mark.parametrize("how", ["ended", "lifted", "refused"])
@@ -142,7 +156,7 @@ def test_a_ban_that_is_over_is_not_told_for_ever(context, monkeypatch, how):
     if how == "refused":
         peers.answers["smtp-out", "POST", "/v1/bans"] = PeerSaid(400, "no")
 
-    def story(bans):
+    async def story(bans):
         bans.tell("imap", {**BAN, "until": NOW - 1} if how == "ended" else BAN)
         if how == "lifted":
             bans.forget("192.0.2.1")
@@ -154,10 +168,7 @@ def test_a_ban_that_is_over_is_not_told_for_ever(context, monkeypatch, how):
 def test_a_ban_told_as_a_fact_is_handed_on(context, directories, monkeypatch):
     peers = FakePeers()
 
-    def story(bans):
-        asyncio.get_running_loop().create_task(_take(Facts(context, directories, bans)))
-
-    async def _take(facts):
+    async def story(bans):
         told = {
             **fact("f9", "ban", account=""),
             "key": "192.0.2.1",
@@ -167,7 +178,7 @@ def test_a_ban_told_as_a_fact_is_handed_on(context, directories, monkeypatch):
         }
         body = json.dumps({"facts": [told]}).encode()
         for _ in range(2):  # the second time is known already
-            await facts.take(Request("POST", "/v1/facts", {}, {}, body, "imap"))
+            await Facts(context, directories, bans).take(Request("POST", "/v1/facts", {}, {}, body, "imap"))
 
     exchange(context, peers, story, monkeypatch)
     assert peers.asked == [("smtp-out", "POST", "/v1/bans", BAN)]
@@ -184,10 +195,10 @@ def owing(context, directories, monkeypatch):
     return Duties(context, directories, peers), directories, peers
 
 
-def work(owing, seconds=0.05):
+def work(owing, done):
     async def whole():
         task = asyncio.create_task(owing.run())
-        await asyncio.sleep(seconds)
+        await came_true(done)
         task.cancel()
 
     asyncio.run(whole())
@@ -196,9 +207,8 @@ def work(owing, seconds=0.05):
 def test_duties_of_before_a_restart_are_fulfilled(owing):
     work_of, directories, peers = owing
     directories.add_account("bob@family.example", "$h")
-    work(work_of)
+    work(work_of, lambda: not directories.database.duties())
     assert peers.asked == [("imap", "POST", "/v1/provision", {"address": "bob@family.example"})]
-    assert directories.database.duties() == []
 
 
 def test_one_that_is_refused_does_not_stop_the_others(owing):
@@ -206,9 +216,8 @@ def test_one_that_is_refused_does_not_stop_the_others(owing):
     directories.add_account("bob@family.example", "$h")
     directories.add_domain("other.example")
     peers.answers["imap", "POST", "/v1/provision"] = PeerSaid(400, "imap: no")
-    work(work_of)
-    assert [duty.kind for duty in directories.database.duties()] == ["provision"]
-    assert work_of.problem == "imap: no"
+    work(work_of, lambda: [duty.kind for duty in directories.database.duties()] == ["provision"])
+    assert asyncio.run(work_of._everything()) is False and work_of.problem == "imap: no"
 
 
 def test_a_room_that_is_away_is_asked_once_a_round(owing):
