@@ -213,7 +213,13 @@ class SendingRoom:
             return refused.response.status
 
     async def queue(self) -> list[dict[str, Any]]:
-        return (await self.ask("GET", "/v1/queue"))["messages"]  # type: ignore[no-any-return]
+        """What is queued, once nothing of it is in flight."""
+        async with asyncio.timeout(10):
+            while True:
+                messages = (await self.ask("GET", "/v1/queue"))["messages"]
+                if not any(each["state"] == "in flight" for message in messages for each in message["recipients"]):
+                    return messages  # type: ignore[no-any-return]
+                await asyncio.sleep(0.005)
 
 
 async def until(condition: Callable[[], Any], seconds: float = 5) -> Any:

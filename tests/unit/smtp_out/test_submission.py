@@ -45,7 +45,7 @@ def test_a_message_is_signed_queued_and_relayed(listener: str, login: str, tmp_p
         assert request.query == {"domain": "home.test"} and request.body == LETTER.partition(b"Hello.")[0]
         assert request.headers["mailstead-signatures"] == "rsa" and request.headers["mailstead-trace"] == trace
         for kind, outcome in (("submitted", "accept"), ("queued", "accept"), ("attempt", "accept")):
-            line = room.events.of(kind, trace=trace)[0]
+            (line,) = await until(lambda: room.events.of(kind, trace=trace))  # noqa: B023
             assert line["outcome"] == outcome
         assert room.events.of("submitted")[0]["message_id"] == "<1@home.test>"
         assert room.events.of("login", outcome="accept")[0]["account"] == "anna@home.test"
