@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import ssl
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
@@ -29,6 +29,7 @@ from services.storage.provision import provision
 
 ANN, BOB = "ann@example.test", "bob@example.test"
 PASSWORD = "correct horse"
+DELAY = 0.01  # what the first wrong password waits; the rule's half second is for guessers
 
 
 @cache
@@ -168,9 +169,10 @@ def client_tls() -> ssl.SSLContext:
 @contextlib.asynccontextmanager
 async def world(folder: Path, *, tls: ssl.SSLContext | None = None, **changes: Any) -> AsyncIterator[World]:
     """A room on `folder`; `changes` are settings."""
+    changes.setdefault("disk_reserve_bytes", 0)  # tests run on full disks too
     settings = Settings(
         mail_dir=str(folder / "mail"), state_dir=str(folder / "state"), room_dir=str(folder / "room"),
-        secrets_dir=str(folder / "secrets"), disk_reserve_bytes=0, **changes,
+        secrets_dir=str(folder / "secrets"), **changes,
     )  # fmt: skip
     for name in ("mail", "state", "room"):
         (folder / name).mkdir(exist_ok=True)
@@ -181,6 +183,7 @@ async def world(folder: Path, *, tls: ssl.SSLContext | None = None, **changes: A
     accounts = Accounts(context, directory, LocalNotifier())
     passwords = Passwords()
     gate = Gate(context, directory, passwords, facts)  # type: ignore[arg-type]
+    gate.throttle.rules = replace(gate.throttle.rules, first_delay=DELAY)
     loop = asyncio.get_running_loop()
     listeners: list[Listener] = []
     async with asyncio.TaskGroup() as group:
@@ -296,3 +299,12 @@ def letters(count: int) -> Iterator[bytes]:
             number,
             number,
         )
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait for what another task or thread does; ten seconds at most."""
+    for _ in range(5000):
+        if condition():
+            return
+        await asyncio.sleep(0.002)
+    raise AssertionError("it did not come to pass")
