@@ -133,6 +133,9 @@ class _Parser:
         self.raw = raw
         self.size = len(raw)
         self.count = 0
+        # Octets that may still be searched for boundaries. Ordinary mail takes twice its size; ten thousand multiparts,
+        # each with a boundary that never comes, would take ten thousand times that.
+        self.search = MAX_DEPTH * self.size
         self.path: list[Part] = []  # from the root to the part being read
         self.open: list[_Open] = []
 
@@ -214,6 +217,7 @@ class _Parser:
             if candidate.next < position:
                 at = raw.find(candidate.needle, position)
                 candidate.next = at if at >= 0 else self.size
+                self.search -= candidate.next - position
             if candidate.next >= self.size:
                 continue
             # The innermost wins, unless an outer one fits further: boundaries may begin alike (RFC 2046 §5.1.1).
@@ -223,6 +227,9 @@ class _Parser:
                 or (candidate.next == best.next and len(candidate.needle) > len(best.needle))
             ):
                 best = candidate
+        if self.search < 0:
+            self.open.clear()  # what follows stays in the part that is open now
+            return None
         return None if best is None else (best.next, best)
 
     def _at_boundary(self, at: int, owner: _Open) -> int:

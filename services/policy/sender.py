@@ -122,4 +122,5 @@ def _outside_quotes(value: bytes) -> bytes | None:
 
 
 _MARKS = re.compile(rb'\\.|["()]|[^\\"()]+|\\', re.DOTALL)
-_LIKE_AN_ADDRESS = re.compile(rb"[^\s<>,;:()\"\[\]]+@[^\s<>,;:()\"]+")
+# It begins where a word begins and not within one: else a long word without an @ is searched once for each octet of it.
+_LIKE_AN_ADDRESS = re.compile(rb"(?<![^\s<>,;:()\"\[\]])[^\s<>,;:()\"\[\]]+@[^\s<>,;:()\"]+")

@@ -1,5 +1,7 @@
 """ENVELOPE, BODYSTRUCTURE and HEADER.FIELDS, octet by octet. The addresses' table was compared with Dovecot 2.3."""
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -65,6 +67,13 @@ ADDRESSES = [
 @pytest.mark.parametrize(("value", "found"), ADDRESSES)
 def test_addresses(value: bytes, found: list[Address]) -> None:
     assert list(addresses(value)) == found
+
+
+@pytest.mark.parametrize("value", [b" " * 250_000, b"a@b.example," + b"\t" * 250_000 + b"x"])
+def test_blanks_without_an_address_cost_no_minutes(value: bytes) -> None:
+    began = time.process_time()
+    addresses(value)
+    assert time.process_time() - began < 2  # it was minutes: each blank was tried as the beginning of the rest
 
 
 @given(st.binary(max_size=80))

@@ -6,6 +6,7 @@ Sizes and structures in the tables were compared with Dovecot 2.3's answers to t
 import mmap
 import random
 import tempfile
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from services.message import mime
 from services.message.envelope import body_structure, envelope, header_fields
-from services.message.mime import LEAF, MESSAGE, MULTIPART, Part
+from services.message.mime import LEAF, MAX_DEPTH, MESSAGE, MULTIPART, Part
 
 
 def crlf(text: bytes) -> bytes:
@@ -269,3 +270,21 @@ def test_a_thousand_broken_messages() -> None:
 @given(st.binary(max_size=300))
 def test_any_octets(raw: bytes) -> None:
     answers(raw)
+
+
+def test_boundaries_that_never_come_cost_no_minutes() -> None:
+    parts = (b"Content-Type: multipart/mixed; boundary=b%d\r\n\r\n--b%d\r\n" % (n, n) for n in range(20_000))
+    counted = _Counted(b"".join(parts))
+    mime.parse(counted)
+    assert counted.searched <= 2 * MAX_DEPTH * len(counted)  # it was ten thousand times the length
+
+
+class _Counted(bytes):
+    """A message that counts the octets searched in it."""
+
+    searched = 0
+
+    def find(self, sub: Any, start: Any = None, end: Any = None, /) -> int:
+        found = super().find(sub, start, end)
+        self.searched += (found if found >= 0 else len(self)) - (start or 0)
+        return found

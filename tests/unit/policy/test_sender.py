@@ -1,5 +1,7 @@
 """Who may send as whom: the household of test_routes, and From fields that try to be read in two ways."""
 
+import time
+
 import pytest
 
 from services.policy.sender import author_addresses, check_envelope, check_header, may_send_as
@@ -103,3 +105,17 @@ def test_one_from_only() -> None:
 
 def test_the_first_address_is_the_author() -> None:
     assert author_addresses(b'"x" <a@b.test>, c@d.test') == ["a@b.test", "c@d.test"]
+
+
+@pytest.mark.parametrize("word", [b"x" * 250_000, b"x" * 250_000 + b" <anna@home.test>", b" " * 250_000])
+def test_a_long_word_in_from_costs_no_minutes(word: bytes) -> None:
+    began = time.process_time()
+    author_addresses(b"anna@home.test, " + word)
+    assert time.process_time() - began < 2  # it was minutes: the word was searched once for each of its octets
+
+
+def test_what_looks_like_an_address_is_found_within_brackets_and_behind_them() -> None:
+    assert author_addresses(b"[boss@bank.example]boss@bank.example <anna@home.test>") in (
+        None,
+        ["anna@home.test", "boss@bank.example]boss@bank.example"],
+    )
