@@ -61,7 +61,8 @@ def build(parts: Parts) -> ASGIApp:
 def allowed_hosts(settings: Settings) -> frozenset[str]:
     """The names under which the page may be opened."""
     more = (name.strip().lower() for name in settings.admin_hosts.split(","))
-    return frozenset({"127.0.0.1", "localhost", "[::1]", settings.hostname, *more} - {""})
+    listens_on = settings.admin_listen.rpartition(":")[0]
+    return frozenset({"127.0.0.1", "localhost", "[::1]", settings.hostname, listens_on, *more} - {""})
 
 
 class Shell:

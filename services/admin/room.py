@@ -52,8 +52,8 @@ async def serve(context: Context) -> None:
 async def _serve(context: Context, directories: Directories, passwords: Passwords, peers: Peers) -> None:
     settings = context.settings
     sockets = bind(settings.admin_listen)
-    port = sockets[0].getsockname()[1]
-    token = write_token(settings.admin_dir, f"http://127.0.0.1:{port}")
+    host, port = sockets[0].getsockname()[:2]
+    token = write_token(settings.admin_dir, f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}")
     duties = Duties(context, directories, peers)
     sessions = Sessions(os.path.join(settings.admin_dir, "sessions.json"), clock=context.clock)
     operations = Operations(context, directories, passwords, sessions, duties, peers)
