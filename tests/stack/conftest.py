@@ -27,6 +27,7 @@ def ann(stack: Stack) -> str:
     """Made by the README's own command when all tests run; here she gets the password that tests know."""
     if stack.script("mailstead", "account", "password", "ann@example.test", PASSWORD).status != 0:
         stack.account("ann@example.test")
+    stack.settle()
     return "ann@example.test"
 
 

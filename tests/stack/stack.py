@@ -140,8 +140,13 @@ class Stack:
     def asked(self, *arguments: str) -> Any:
         return json.loads(self.command("--json", *arguments))
 
+    def settle(self) -> None:
+        """Wait until every room has seen a change of the directory: they look at its snapshots once a second."""
+        time.sleep(1.1)
+
     def account(self, address: str) -> str:
         self.command("account", "add", address, PASSWORD)
+        self.settle()
         return address
 
     # --- the containers -------------------------------------------------------------------------------------------
@@ -195,7 +200,8 @@ class Stack:
         for record in self.asked("dkim", "show", domain)["records"]:
             owner = record["name"].rstrip(".") + "."
             chunks = " ".join(f'"{chunk}"' for chunk in record["chunks"])
-            must(self.execute("world-dns", *knotc, "zone-set", domain, owner, "60", record["type"], chunks))
+            added = self.execute("world-dns", *knotc, "zone-set", domain, owner, "60", record["type"], chunks)
+            assert added.status == 0 or "already exists" in added.output, added.output
         must(self.execute("world-dns", *knotc, "zone-commit", domain))
 
 

@@ -32,7 +32,8 @@ def test_a_backup_taken_hot_is_restored_into_another_house(
     stack.submit(ann, "later@outside.test", message=waiting.message)
 
     def queued(house: Stack) -> list[dict[str, object]]:
-        return [each for each in house.asked("queue", "list")["messages"] if each["sender"] == ann]
+        every = house.asked("queue", "list")["messages"]
+        return [each for each in every if each["recipients"][0]["address"] == "later@outside.test"]
 
     until(lambda: queued(stack), every=0.5)
     tar = tmp_path / "house.tar"
