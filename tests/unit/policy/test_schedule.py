@@ -100,5 +100,5 @@ def test_every_history_ends_in_time(
         raise AssertionError("it never ends")
     assert made[-1] >= give_up
     assert len([when for when in made if when >= give_up]) == 1
-    if warn < give_up and not puts_off:
+    if warn + late < give_up and not puts_off:  # an attempt that starts late may be the last one
         assert warned
