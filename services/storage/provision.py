@@ -88,7 +88,11 @@ def make_folder(maildir: int) -> bool:
 
 
 def retire(mail_dir: str, address: str, now: float) -> str:
-    """Move the account's mail to `.deleted/<address>.<epoch>`; the new path, "" if there was none. Raises OSError."""
+    """Move the account's mail to `.deleted/<address>.<epoch>`; the new path, "" if there was none. Raises OSError.
+
+    Likewise, with `state_dir` in place of `mail_dir`, what the IMAP store remembers of it (close the store before): an
+    account made anew by the same address is another one. So for `purge` and `purge_retired`.
+    """
     domain, local = account_parts(address)
     volume = os.open(mail_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

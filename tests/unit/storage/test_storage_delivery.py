@@ -539,6 +539,21 @@ def test_retired_mail_is_kept_and_then_purged(house: House) -> None:
     assert not house.maildir.exists()
 
 
+def test_the_state_of_a_deleted_account_goes_with_its_mail(house: House) -> None:
+    store = house.open()
+    store.create("Private")
+    before = store.status("INBOX")
+    store.close()
+    for root in (house.mail, str(house.base / "state")):
+        assert retire(root, ANNA, 1000)
+    provision(house.mail, ANNA)
+    house.time += 5
+    store = house.open()
+    assert store.status("INBOX").mailboxid != before.mailboxid
+    assert "Private" not in store.subscriptions()
+    assert purge_retired(str(house.base / "state"), 2000) == [f"{ANNA}.1000"]
+
+
 # --- the disk's reserve
 
 
