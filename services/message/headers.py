@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 from services.message.date import header_date
 
@@ -124,7 +125,12 @@ def received(passage: Passage, now: float) -> bytes:
         lines.append(f"({passage.tls})")
     if passage.recipient:
         lines.append(f"for <{passage.recipient}>")
-    return ("\r\n\t".join(lines) + f"; {header_date(now)}\r\n").encode()
+    return ("\r\n\t".join(lines) + f"; {_date(int(now))}\r\n").encode()
+
+
+@lru_cache(2)
+def _date(second: int) -> str:
+    return header_date(second)  # a busy second asks for it thousands of times
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ class LineFault(enum.Enum):
 # A CR at the very end of what was received is not judged yet: its LF may come with the next bytes.
 _END_OR_BARE = re.compile(rb"\r\n|\n|\r(?=[^\n])")
 _END_OR_LF = re.compile(rb"\r\n|\n")
+_NO_LINE_END = bytes(octet for octet in range(256) if octet not in CRLF)
 # A dot alone between two line ends of any kind: what some server takes for the end of the data.
 _LONE_DOT = re.compile(rb"[\r\n]\.[\r\n]")
 
@@ -60,18 +61,20 @@ class LineReader:
 
     def next(self, limit: int) -> bytes | LineFault | None:
         """The next line without its CRLF; None when there is no whole one yet. `limit` counts octets with the CRLF."""
-        while True:
+        if self._skipping:
+            fault = self._skip()
             if self._skipping:
-                fault = self._skip()
-                if self._skipping:
-                    return fault
-            end = self._buffer.find(CRLF, self._start)
-            if 0 <= end <= self._start + limit - 2:
-                line = self._buffer[self._start : end]
-                if b"\n" not in line and b"\r" not in line:
-                    self._start = end + 2
-                    return line
-            return self._unusual(limit)
+                return fault
+        start = self._start
+        if start >= len(self._buffer):
+            return None
+        end = self._buffer.find(CRLF, start)
+        if 0 <= end <= start + limit - 2:
+            line = self._buffer[start:end]
+            if b"\n" not in line and b"\r" not in line:
+                self._start = end + 2
+                return line
+        return self._unusual(limit)
 
     def _unusual(self, limit: int) -> LineFault | None:
         """The line is unfinished, or has a fault: the first one in it is reported."""
@@ -139,8 +142,10 @@ class BodyReader:
         else:
             held = _end_so_far(data)
             body = data[:-held] if held else data
-        lines = body.count(CRLF)
-        if body.count(b"\n") != lines or body.count(b"\r") != lines:
+        # Without its other octets a sound body is CR LF CR LF ..., and each pair stands together in it. Counting the
+        # three patterns says the same at half the speed.
+        ends = body.translate(None, _NO_LINE_END)
+        if ends != CRLF * (len(ends) // 2) or body.count(CRLF) != len(ends) // 2:
             self.fault = BodyFault.BARE
             self._look_for_end(data)
             return b""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
+import random
 import time
 from collections.abc import Callable
 from typing import Protocol
@@ -19,12 +19,14 @@ Json = str | int | float | bool | None | list["Json"] | dict[str, "Json"] | list
 SEGMENT_BYTES = 1 << 20  # small enough that retention by deleting whole segments is fine-grained
 BUFFER_BYTES = 1 << 16
 FIELD_CHARACTERS = 2000  # a peer's words are quoted, not hoarded
+# Made once: json.dumps makes one a call where its arguments are not the defaults, and seven lines go with each message.
+_ENCODER = json.JSONEncoder(separators=(",", ":"))
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: no i, l, o, u to misread over the telephone
 
 
 def new_trace_id(now: float | None = None) -> str:
     """16 characters that sort by time: 48 bits of milliseconds, 32 random bits."""
-    number = (int((time.time() if now is None else now) * 1000) & (1 << 48) - 1) << 32 | secrets.randbits(32)
+    number = (int((time.time() if now is None else now) * 1000) & (1 << 48) - 1) << 32 | random.getrandbits(32)
     return "".join(_ALPHABET[number >> shift & 31] for shift in range(75, -1, -5))
 
 
@@ -79,7 +81,7 @@ class EventLog:
                 continue
             record[name] = value[:FIELD_CHARACTERS] if isinstance(value, str) else value
         try:
-            line = json.dumps(record, ensure_ascii=True, separators=(",", ":")).encode() + b"\n"
+            line = _ENCODER.encode(record).encode() + b"\n"
         except (TypeError, ValueError):
             line = json.dumps({**record, **{k: repr(v)[:200] for k, v in fields.items()}}).encode() + b"\n"
         self._lines.append(line)

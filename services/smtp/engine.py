@@ -102,10 +102,9 @@ class Engine(aiosmtpd.SMTP):
         self._sink_fault: Reply | None = None
         self._messages = 0
 
-    # --- asyncio's side ---------------------------------------------------------------------------------------
+    # --- asyncio's side: see asyncio.Protocol ------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """See asyncio.Protocol."""
         self.session.peer = self._wire.open(cast(asyncio.Transport, transport))
         self._record.peer = self.session.peer[0]
         config = self.config
@@ -121,7 +120,6 @@ class Engine(aiosmtpd.SMTP):
             self.loop.call_soon(self.loop.call_soon, self._greet)
 
     def data_received(self, data: bytes) -> None:
-        """See asyncio.Protocol."""
         self._smtp.receive(data)
         if self._busy or self._smtp.state is State.GREETING:
             self._unread += len(data)
@@ -138,7 +136,6 @@ class Engine(aiosmtpd.SMTP):
         return not self.session.tls and not self._wire.lost
 
     def connection_lost(self, error: Exception | None) -> None:
-        """See asyncio.Protocol."""
         self._wire.lose()
         if not self._busy:
             self._end()
@@ -149,7 +146,6 @@ class Engine(aiosmtpd.SMTP):
         self._wire.pause_reading()
 
     def resume_writing(self) -> None:
-        """See asyncio.Protocol."""
         self._wire.stuck = False
         if not self._busy:
             self._wire.resume_reading()
@@ -175,8 +171,6 @@ class Engine(aiosmtpd.SMTP):
     def _connected(self, refusal: Any) -> None:
         if refusal is not None and refusal.code >= 400:
             self._close_with(refusal)
-        elif self._finishing:
-            self._close_with(replies.SHUTTING_DOWN)
         else:
             talked_first = self._smtp.next_event()
             if talked_first is None:
@@ -273,7 +267,7 @@ class Engine(aiosmtpd.SMTP):
                 return
             self.session.helo = self.session.host_name = event.hostname
             self.session.extended_smtp = event.verb != "HELO"
-            self.envelope = Envelope()
+            self._forget_envelope()
             usual = replies.hello(self.config.hostname) if event.verb == "HELO" else self._smtp.extensions()
             self._reply(refusal or usual)
 
@@ -288,7 +282,7 @@ class Engine(aiosmtpd.SMTP):
             self._smtp.secure()
             # RFC 3207 §4.2: what was said in clear is forgotten.
             self.session.helo, self.session.host_name, self.session.extended_smtp = "", None, False
-            self.envelope = Envelope()
+            self._forget_envelope()
 
         self._start_tls(secured)
 
@@ -300,7 +294,8 @@ class Engine(aiosmtpd.SMTP):
         self._ask("AUTH", answered, event.mechanism, event.credentials)
 
     def _on_mail(self, event: events.Mail) -> None:
-        envelope = self.envelope = Envelope()
+        self._forget_envelope()
+        envelope = self.envelope
         envelope.trace = event.params.trace or new_trace_id()
 
         def answered(reply: Reply) -> None:
@@ -366,12 +361,16 @@ class Engine(aiosmtpd.SMTP):
         if len(answers) != count:
             raise ValueError(f"{len(answers)} replies for {count} recipients")
         self._messages += 1
-        self.envelope = Envelope()
+        self._forget_envelope()
         self._reply(*answers)
 
     def _on_reset(self, event: events.Reset) -> None:
-        self.envelope = Envelope()
+        self._forget_envelope()
         self._reply(replies.OK)
+
+    def _forget_envelope(self) -> None:
+        if self.envelope.trace:  # an unused one will do
+            self.envelope = Envelope()
 
     def _spoil(self, fault: Reply) -> None:
         """The message will be refused: what was stored of it is given back now, the reply waits for the final dot."""
@@ -428,7 +427,7 @@ class Engine(aiosmtpd.SMTP):
         if self._over:
             return
         self._over = True
-        self._spoil(replies.SHUTTING_DOWN)  # a body without its final dot
+        self._spoil(replies.SHUTTING_DOWN)  # a body without its end
         self.config.connections.remove(self, self.session.peer[0])
         self._record.disconnect(self._wire.age(), self._messages, self._smtp.last_words)
         self._ask("DISCONNECT", lambda _: None)

@@ -108,10 +108,11 @@ class Intake:
         self, server: Engine, session: Session, envelope: Envelope, path: Path, params: RcptParameters
     ) -> Reply:
         """Whom it is for, and where that leads."""
-        address = normalise(path.address)
+        asked = path.address
+        address = normalise(asked)
         found = self._route(address)
-        verdict = policy.recipient(path.address, found)
-        self._record(verdict, envelope.trace, session, sender=envelope.sender.address, recipient=path.address)
+        verdict = policy.recipient(asked, found)
+        self._record(verdict, envelope.trace, session, sender=envelope.mail_from, recipient=address)
         if verdict.accepted and isinstance(found, Routing):
             accounts = tuple(account.address for account in policy.takers(found))
             envelope.notes.append(Destination(address, accounts, found.forwards))
@@ -121,7 +122,7 @@ class Intake:
         """Is there room for it."""
         verdict = policy.body_begins(room_on_disk=self._room_on_disk())
         if verdict.reply is not None:
-            self._record(verdict, envelope.trace, session, sender=envelope.sender.address)
+            self._record(verdict, envelope.trace, session, sender=envelope.mail_from)
             return verdict.reply
         return self._deliveries.incoming()
 
@@ -135,14 +136,14 @@ class Intake:
             been_there = sum(1 for each in here if each is None)
             verdict = policy.message(been.hops, places=len(here), been_there=been_there)
             self._record(
-                verdict, envelope.trace, session, sender=envelope.sender.address, message_id=been.message_id,
-                recipients=[each.path.address for each in envelope.recipients], size=body.size,
+                verdict, envelope.trace, session, sender=envelope.mail_from, message_id=been.message_id,
+                recipients=envelope.rcpt_tos, size=body.size,
             )  # fmt: skip
             if verdict.reply is not None:
                 return verdict.reply
             destinations = tuple(each for each in here if each is not None)
             mail = Mail(
-                envelope.trace, session.trace, envelope.sender.address, been.message_id, envelope.params.smtputf8,
+                envelope.trace, session.trace, envelope.mail_from or "", been.message_id, envelope.params.smtputf8,
                 self._passage(session, envelope), body, destinations, self._inside, verdict.outcome == "junk",
             )  # fmt: skip
             answers = await self._courier.deliver(mail)
@@ -169,7 +170,7 @@ class Intake:
             return None
 
     def _passage(self, session: Session, envelope: Envelope) -> Passage:
-        recipients = envelope.recipients
+        recipients = envelope.rcpt_tos
         return Passage(
             session.helo,
             session.peer[0],
@@ -177,7 +178,7 @@ class Intake:
             protocol_name(session, envelope, lmtp=self._inside),
             envelope.trace,
             f"{session.tls_version} {session.tls_cipher}" if session.tls else "",
-            recipients[0].path.address if len(recipients) == 1 else "",
+            recipients[0] if len(recipients) == 1 else "",
         )
 
     def _record(self, verdict: Verdict, trace: str, session: Session | None = None, **fields: Json) -> None:
