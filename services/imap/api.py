@@ -13,6 +13,7 @@ from services.directory.addresses import key
 from services.directory.lookup import AuthDirectory, DirectoryUnavailable
 from services.imap.accounts import Accounts
 from services.imap.gate import Gate
+from services.imap.peers import Peers
 from services.imap.watch import Watches
 from services.runtime.internal_http import BadRequest, Request, Response, Routes
 from services.runtime.process import Context
@@ -31,10 +32,10 @@ class Api:
     """The room's endpoints and its housekeeping of account folders."""
 
     def __init__(
-        self, context: Context, directory: AuthDirectory, accounts: Accounts, gate: Gate, watches: Watches
+        self, context: Context, directory: AuthDirectory, accounts: Accounts, gate: Gate, watches: Watches, peers: Peers
     ) -> None:
         self._context, self._directory, self._accounts = context, directory, accounts
-        self._gate, self._watches = gate, watches
+        self._gate, self._watches, self._peers = gate, watches, peers
         self._generation = -1
 
     def routes(self) -> Routes:
@@ -68,7 +69,7 @@ class Api:
             wanted.add((key(item["account"]), mailbox))
         for address, mailbox in wanted:
             self._watches.hint(address, mailbox)
-        return Response(204)
+        return Response.of({})
 
     async def _provision(self, request: Request) -> Response:
         """`{"address"}`: make its Maildir where it is missing."""
@@ -83,6 +84,7 @@ class Api:
         """Keep the mail aside for 30 days, or with `?purge=1` remove it for good."""
         address = key(request.params["address"])
         mail_dir = self._context.settings.mail_dir
+        self._peers.dismiss(address, "the account was deleted")
         await self._accounts.shut(address)
         try:
             if request.query.get("purge") in ("1", "true"):
@@ -97,7 +99,10 @@ class Api:
     async def _usage(self, request: Request) -> Response:
         """What each account holds; of all, or of `?account=`."""
         wanted = request.query.get("account")
-        addresses = [key(wanted)] if wanted else [account.address for account in self._directory.accounts()]
+        try:
+            addresses = [key(wanted)] if wanted else [account.address for account in self._directory.accounts()]
+        except DirectoryUnavailable as error:
+            return Response.error(503, str(error))
         found: dict[str, Any] = {}
         for address in addresses:
             try:
@@ -185,6 +190,13 @@ class Api:
         # Tried again with the next generation, or when smtp-in or a log-in asks for the one.
         self._generation = generation
 
+    def dismiss_disabled(self) -> None:
+        """End the sessions of accounts that were disabled or deleted."""
+        for address in self._peers.accounts():
+            account = self._directory.account(address)
+            if account is None or not account.enabled:
+                self._peers.dismiss(address, "the account was disabled")
+
     async def follow(self) -> None:
         """Provision when the directory changes, remove what was kept long enough; until cancelled."""
         loop = asyncio.get_running_loop()
@@ -193,6 +205,7 @@ class Api:
             try:
                 if self._directory.generation != self._generation:
                     await self.provision_all()
+                    self.dismiss_disabled()
                 if loop.time() - tidied > TIDY_SECONDS:
                     tidied = loop.time()
                     await self._tidy()

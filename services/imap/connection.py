@@ -40,8 +40,22 @@ class Connection(asyncio.Protocol):
     """One client."""
 
     __slots__ = (
-        "_answer", "_deadline", "_entry", "_errors", "_stopping", "account", "appending", "busy",
-        "desk", "idle", "peer", "reader", "secure", "session", "trace", "wire",
+        "_answer",
+        "_deadline",
+        "_ending",
+        "_entry",
+        "_errors",
+        "account",
+        "appending",
+        "busy",
+        "desk",
+        "idle",
+        "peer",
+        "reader",
+        "secure",
+        "session",
+        "trace",
+        "wire",
     )  # fmt: skip
 
     def __init__(self, desk: Desk) -> None:
@@ -59,7 +73,7 @@ class Connection(asyncio.Protocol):
         self._entry: Entry | None = Entry(self)
         self._answer: Callable[[bytes], None] | None = None  # takes the next line
         self._errors = 0
-        self._stopping = False
+        self._ending = ""  # BYE with these words after the command in hand
         self._deadline = 0.0
 
     # --- asyncio's calls
@@ -127,11 +141,16 @@ class Connection(asyncio.Protocol):
             # RFC 3501 §5.4: at least 30 minutes, and BYE first.
             self.end("too long without a command" if self.session else "too long without a log-in")
 
-    def finish(self) -> None:
-        """The room stops."""
-        self._stopping = True
+    @property
+    def address(self) -> str:
+        """The account that is logged in, or ""."""
+        return self.session.address if self.session is not None else ""
+
+    def finish(self, text: str) -> None:
+        """Say BYE, after the command in hand."""
+        self._ending = text
         if not self.busy:
-            self.end("the server is going down", b"UNAVAILABLE")
+            self.end(text, b"UNAVAILABLE")
 
     def abort(self) -> None:
         """Cut it."""
@@ -201,9 +220,8 @@ class Connection(asyncio.Protocol):
 
     def emit(self, kind: str, *, outcome: str = "info", **fields: Any) -> None:
         """Record an event of this connection."""
-        account = self.session.address if self.session is not None else ""
         self.desk.context.events.emit(
-            kind, self.trace, outcome=outcome, peer=self.peer, account=account, service="imap", **fields
+            kind, self.trace, outcome=outcome, peer=self.peer, account=self.address, service="imap", **fields
         )
 
     def start(self, work: Coroutine[Any, Any, None]) -> None:
@@ -225,6 +243,8 @@ class Connection(asyncio.Protocol):
             self.wire.write(octets)
             # Also at the end: a client that sends ahead and reads nothing is answered no further.
             await self.wire.drain()
+        # Too many in a row is a client that is lost; one now and then over weeks of IDLE is a client with a habit.
+        self._errors = 0
 
     # --- taking input
 
@@ -275,8 +295,8 @@ class Connection(asyncio.Protocol):
             self.busy = False
             if self.wire.lost:
                 self._let_go()
-            elif self._stopping:
-                self.end("the server is going down", b"UNAVAILABLE")
+            elif self._ending:
+                self.end(self._ending, b"UNAVAILABLE")
             else:
                 if self.idle is not None and self.idle.stale:
                     self.idle.poke()

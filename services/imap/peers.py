@@ -25,11 +25,15 @@ class Connection(Protocol):
 
     peer: str
 
+    @property
+    def address(self) -> str:
+        """The account that is logged in, or ""."""
+
     def sweep(self, now: float) -> None:
         """End what is late; `now` is the loop's time."""
 
-    def finish(self) -> None:
-        """The room stops: say BYE, after the command in progress."""
+    def finish(self, text: str) -> None:
+        """Say BYE, after the command in progress."""
 
     def abort(self) -> None:
         """Cut it."""
@@ -90,11 +94,21 @@ class Peers:
             for connection in list(self._open):
                 connection.sweep(now)
 
+    def accounts(self) -> set[str]:
+        """The accounts that are logged in."""
+        return {connection.address for connection in self._open if connection.address}
+
+    def dismiss(self, address: str, text: str) -> None:
+        """End the sessions of an account that may not have any."""
+        for connection in list(self._open):
+            if connection.address == address:
+                connection.finish(text)
+
     async def drain(self, grace_seconds: float) -> None:
         """End all of them: idle ones at once, busy ones after their command, what is left after `grace_seconds`."""
         self._empty.clear()
         for connection in list(self._open):
-            connection.finish()
+            connection.finish("the server is going down")
         if self._open:
             try:
                 await asyncio.wait_for(self._empty.wait(), grace_seconds)

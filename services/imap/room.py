@@ -40,7 +40,7 @@ async def serve(context: Context) -> None:
     listeners: list[Listener] = []
     async with asyncio.TaskGroup() as group:
         watches = Watches(context, accounts, group)
-        api = Api(context, directory, accounts, gate, watches)
+        api = Api(context, directory, accounts, gate, watches, peers)
         desk = Desk(
             context=context,
             accounts=accounts,

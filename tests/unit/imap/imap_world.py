@@ -188,8 +188,8 @@ async def world(folder: Path, *, tls: ssl.SSLContext | None = None, **changes: A
     listeners: list[Listener] = []
     async with asyncio.TaskGroup() as group:
         watches = Watches(context, accounts, group)
-        api = Api(context, directory, accounts, gate, watches)
         peers = Peers(settings.max_connections, settings.max_connections_per_peer)
+        api = Api(context, directory, accounts, gate, watches, peers)
         desk = Desk(
             context, accounts, gate, watches, peers, group, loop, tls, settings.max_message_size, settings.max_errors,
             settings.imap_login_timeout, settings.imap_idle_timeout,
