@@ -176,7 +176,7 @@ class EngineConfig:
     data_timeout: float = 180  # between two pieces of a body
     session_timeout: float = 3600
     handshake_timeout: float = 30
-    max_errors: int = 10
+    max_errors: int = 10  # replies of 5xx, unknown recipients too: who tries names is sent away
     max_recipients: int = 200
     # NOOP, RSET, HELP, VRFY and EXPN since the last message: a client that only passes the time is using a slot.
     max_idle_commands: int = 100

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 import uvloop
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from services.protocol import reply as replies
 from services.protocol.reply import Reply
@@ -572,3 +574,59 @@ def test_a_client_that_refuses_the_certificate_does_no_harm() -> None:
         assert (await (await bench.client()).say("NOOP")).startswith("250")
 
     run(story, tls=server_context())
+
+
+class Pipe(asyncio.Transport):
+    """A transport without a network."""
+
+    def __init__(self) -> None:
+        super().__init__({"peername": ("192.0.2.1", 1)})
+        self.said, self.closed = b"", False
+
+    def write(self, data: Any) -> None:
+        self.said += data
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def close(self) -> None:
+        self.closed = True
+
+    abort = close
+
+    def pause_reading(self) -> None:
+        pass
+
+    resume_reading = pause_reading
+
+
+WORDS = [
+    b"EHLO x\r\n", b"MAIL FROM:<a@b>\r\n", b"RCPT TO:<c@d>\r\n", b"DATA\r\n", b".\r\n", b"\n", b"\r", b"QUIT\r\n",
+    b"RSET\r\n", b"AUTH PLAIN ", b"AGEAYg==\r\n", b"*\r\n", b"\0", b"\xff", b"text\r\n", b"..", b"x" * 300_000,
+]  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.sampled_from(WORDS) | st.binary(max_size=8), max_size=20), st.booleans(), st.booleans())
+def test_no_bytes_find_a_bug(pieces: list[bytes], lmtp: bool, later: bool) -> None:
+    async def story() -> None:
+        bench = Bench(lmtp=lmtp, auth=("PLAIN",), auth_requires_tls=False, size_limit=500_000)
+        if later:
+            bench.hooks.answers.update(MAIL=lambda *_: soon(replies.OK), DATA=lambda *_: soon(replies.OK))
+        engine, pipe = Engine(bench.hooks, bench.config), Pipe()
+        engine.connection_made(pipe)
+        for _ in range(3):
+            await asyncio.sleep(0)
+        for piece in pieces:
+            if pipe.closed:
+                break
+            engine.data_received(piece)
+            await asyncio.sleep(0.002 if later else 0)
+        engine.connection_lost(None)
+        await until(lambda: not bench.config.connections.open)
+        assert not bench.bugs
+        assert len(bench.hooks.sinks) == len(bench.hooks.finished) * (not later) + sum(
+            sink.aborted for sink in bench.hooks.sinks
+        ) + (bench.hooks.called.count("DATA") if later else 0)
+
+    asyncio.run(story())
