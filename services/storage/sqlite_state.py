@@ -5,7 +5,10 @@ Made by account. The schema is in migrations/state; what is durable when, and wh
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import secrets
+import sqlite3
 import time
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -73,18 +76,22 @@ class SqliteState:
             self._marked = self._boot
         self._be_durable(durable)
         before = (self._modseq, self._uidvalidity)
-        self._database.execute("BEGIN IMMEDIATE")
         try:
+            self._database.execute("BEGIN IMMEDIATE")
             yield
             if (self._modseq, self._uidvalidity) != before:
                 self._database.execute(
                     "UPDATE account SET modseq = ?, uidvalidity = ?", (self._modseq, self._uidvalidity)
                 )
             self._database.execute("COMMIT")
-        except BaseException:
+        except BaseException as error:
             # What was given stays given: numbers are not used twice, rolled back or not.
-            if self._database.in_transaction:
-                self._database.execute("ROLLBACK")
+            with contextlib.suppress(sqlite3.Error):
+                if self._database.in_transaction:
+                    self._database.execute("ROLLBACK")
+            if isinstance(error, sqlite3.Error):  # to a room it is what it is with any other file
+                full = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
+                raise OSError(errno.ENOSPC if full else errno.EIO, f"state.db: {error}") from error
             raise
         # A durable commit fsyncs the log, and with it every commit before.
         self._unsettled = not durable

@@ -89,7 +89,7 @@ class MailboxState(Protocol):
     is_new: bool
 
     def transaction(self, *, durable: bool) -> AbstractContextManager[None]:
-        """All or nothing. `durable`: on the disk when it ends; else after `settle`."""
+        """All or nothing. `durable`: on the disk when it ends; else after `settle`. Raises OSError."""
 
     def settle(self) -> None:
         """Make everything committed so far durable."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
@@ -397,6 +398,25 @@ def test_what_is_durable_when(house: House, store: AccountStore) -> None:
     assert level(lambda: inbox.remove([1])) == 2
     assert level(lambda: store.append("Sent", [NewMessage(b"x")])) == 2
     assert level(lambda: inbox.move([2], "Sent")) == 2
+
+
+def test_a_full_disk_is_an_oserror_and_changes_nothing(house: House, store: AccountStore) -> None:
+    house.drop()
+    inbox = store.mailbox("INBOX")
+    database = store._opened.state._database  # type: ignore[attr-defined]
+    pages = database.execute("PRAGMA page_count").fetchone()[0]
+    database.execute(f"PRAGMA max_page_count={pages}")
+    before = (store.status("INBOX"), flags(inbox))
+    with pytest.raises(OSError, match=r"state\.db") as raised:
+        for number in range(300):
+            store.annotate("INBOX", f"/private/{number}", b"x" * 1000)
+    assert raised.value.errno == errno.ENOSPC
+    with pytest.raises(OSError, match=r"state\.db"):
+        store.append("Sent", [NewMessage(b"x" * 100)] * 200)
+    assert os.listdir(house.maildir / ".Sent/cur") == []
+    assert (store.status("INBOX"), flags(inbox)) == before
+    database.execute("PRAGMA max_page_count=100000")
+    assert store.append("Sent", [NewMessage(b"x")]).uids == (1,)
 
 
 # --- backup
