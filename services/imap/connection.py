@@ -331,6 +331,8 @@ class Connection(asyncio.Protocol):
             condition = b"NO" if error.code else b"BAD"
             self.refuse(error.tag, Refusal(str(error), error.code, condition))
             return
+        if self.session is not None:
+            self._errors = 0  # only in a row do they tell a broken client from one with a command that we do not have
         command = tagged.command
         if isinstance(command, Simple) and self._simple(tagged.tag, command.name):
             return
