@@ -19,6 +19,7 @@ from services.storage.paths import open_message
 
 FILE = "dovecot-keywords"
 _FILE_MOST = 65_536  # 26 names; a larger file is not what it says
+_REMEMBERED = 4_096
 _LINE = re.compile(r"(\d{1,2}) ([^\x00-\x20\x7f]+)")
 # RFC 3501 §9 flag-keyword = atom; a file's line ends at a line feed, and a name must not be taken for a system flag.
 _NAME = re.compile(r"[^\x00-\x20\x7f-\U0010ffff(){%*\"\\\]]{1,255}")
@@ -66,6 +67,8 @@ class Keywords:
         """The same as IMAP writes it, remembered: a mailbox has few combinations."""
         text = self._texts.get(bits)
         if text is None:
+            if len(self._texts) >= _REMEMBERED:
+                self._texts.clear()
             text = self._texts[bits] = " ".join(self.texts(bits)).encode("ascii", "replace")
         return text
 
