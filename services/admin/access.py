@@ -40,11 +40,6 @@ class Actor:
     name: str
     session: Session | None = None
 
-    @property
-    def is_command_line(self) -> bool:
-        """True for who can read this container's files."""
-        return self.name == COMMAND_LINE
-
 
 class Denied(Exception):
     """No access: `status` 401, 403, 429 or 503; the text is for whoever asks."""

@@ -2,7 +2,8 @@
 
 Looked at on every start, since the first one is often with `example.test` and the second with the owner's own domain:
 a MAIL_DOMAIN or ADMIN_ADDRESS that was never made before is made then. One that the owner has deleted stays deleted.
-The password's plain text lies in `admin_dir/first-password` (0600) until that account's password is changed.
+The password's plain text lies in `admin_dir/first-password` (0600) until that account's password is changed, the
+address beside it: `mailstead first-login` reads both, without asking the room.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from services.directory.changes import Directories
 from services.directory.passwords import hash_password
 from services.runtime.values import Settings
 
-FILE = "first-password"
-ADDRESS = "first-administrator"
+PASSWORD_FILE = "first-password"  # noqa: S105 - a file's name
+ADDRESS_FILE = "first-administrator"
+ADDRESS = "first-administrator"  # its name in the database
 _CONSONANTS, _VOWELS = "bdfghjkmnprstvz", "aeiou"
 
 
@@ -51,43 +53,38 @@ def prepare(directories: Directories, settings: Settings, admin_dir: str) -> str
         directories.add_domain(domain)
     directories.remember(f"made {domain}", "yes")
     if database.meta(f"made {address}"):
+        _keep(admin_dir, ADDRESS_FILE, database.meta(ADDRESS))
         return ""
     made = ""
     if database.account(address) is None:
         password = readable_password()
-        _keep(admin_dir, password)  # before the account: one whose password nobody can read would be no use
+        # Before the account: one whose password nobody can read would be no use.
+        _keep(admin_dir, PASSWORD_FILE, password)
         directories.remember(ADDRESS, address)
         directories.add_account(address, hash_password(password), administrator=True)
         made = address
     elif not database.account(address).account.administrator:  # type: ignore[union-attr]
         directories.update_account(address, administrator=True)
+    _keep(admin_dir, ADDRESS_FILE, database.meta(ADDRESS))
     directories.remember(f"made {address}", "yes")
     return made
-
-
-def first_login(directories: Directories, admin_dir: str) -> tuple[str, str]:
-    """The first administrator's address and password; the password is "" once it was changed."""
-    try:
-        with open(os.path.join(admin_dir, FILE), encoding="ascii") as file:
-            password = file.read().strip()
-    except OSError:
-        password = ""
-    return directories.database.meta(ADDRESS), password
 
 
 def forget(directories: Directories, admin_dir: str, address: str) -> None:
     """The password of `address` was changed, or the account deleted: its plain text goes, if it is the first one's."""
     if directories.database.meta(ADDRESS) == address:
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(os.path.join(admin_dir, FILE))
+            os.unlink(os.path.join(admin_dir, PASSWORD_FILE))
 
 
-def _keep(admin_dir: str, password: str) -> None:
-    path = os.path.join(admin_dir, FILE)
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+def _keep(admin_dir: str, name: str, content: str) -> None:
+    path = os.path.join(admin_dir, name)
+    with contextlib.suppress(OSError), open(path, encoding="ascii") as file:
+        if file.read() == content + "\n":
+            return
+    descriptor = os.open(path + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "w", encoding="ascii") as file:
-        file.write(password + "\n")
+        file.write(content + "\n")
         file.flush()
         os.fsync(descriptor)
+    os.replace(path + ".new", path)

@@ -35,20 +35,14 @@ class Client:
     """Asks the API."""
 
     def __init__(self, admin_dir: str) -> None:
-        """Reads where the API is and the token; raises Failed."""
-        path = os.path.join(admin_dir, TOKEN_FILE)
-        try:
-            with open(path, encoding="ascii") as file:
-                found = json.load(file)
-            self._host, self._port = urlsplit(found["url"]).hostname or "", urlsplit(found["url"]).port or 80
-            self._token = str(found["token"])
-        except FileNotFoundError:
-            raise Failed(f"the admin service does not run: there is no {path}") from None
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise Failed(f"{path} cannot be read: {error}") from None
+        """`admin_dir` is the room's folder; nothing is read before the first question."""
+        self.admin_dir = admin_dir
+        self._host, self._port, self._token = "", 0, ""
 
     def ask(self, method: str, path: str, body: object = None, **query: object) -> Any:
         """The answer's JSON; raises Failed with the server's own sentence."""
+        if not self._token:
+            self._read_token()
         given = {name: str(value) for name, value in query.items() if value is not None}
         target = API + path + ("?" + urlencode(given) if given else "")
         headers = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"}
@@ -69,6 +63,18 @@ class Client:
             words = answer.get("error") if isinstance(answer, dict) else None
             raise Failed(str(words or f"the admin service refused it ({status})"))
         return answer
+
+    def _read_token(self) -> None:
+        path = os.path.join(self.admin_dir, TOKEN_FILE)
+        try:
+            with open(path, encoding="ascii") as file:
+                found = json.load(file)
+            self._host, self._port = urlsplit(found["url"]).hostname or "", urlsplit(found["url"]).port or 80
+            self._token = str(found["token"])
+        except FileNotFoundError:
+            raise Failed(f"the admin service does not run: there is no {path}") from None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise Failed(f"{path} cannot be read: {error}") from None
 
 
 def segment(text: str) -> str:

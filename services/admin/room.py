@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import Iterator
 
 from services.admin import bootstrap
 from services.admin.access import TOKEN_FILE, Access, write_token
@@ -15,6 +14,7 @@ from services.admin.event_index import EventIndex
 from services.admin.internal import BanExchange, Facts
 from services.admin.operations import Operations
 from services.admin.overview import Overview
+from services.admin.page import serve_page
 from services.admin.parts import Parts
 from services.admin.peers import ROOMS, Peers
 from services.admin.sessions import Sessions
@@ -52,8 +52,8 @@ async def serve(context: Context) -> None:
 async def _serve(context: Context, directories: Directories, passwords: Passwords, peers: Peers) -> None:
     settings = context.settings
     sockets = bind(settings.admin_listen)
-    host, port = sockets[0].getsockname()[:2]
-    token = write_token(settings.admin_dir, f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}")
+    context.ports["admin"] = sockets[0].getsockname()[1]
+    token = write_token(settings.admin_dir, _url(sockets[0]))
     duties = Duties(context, directories, peers)
     sessions = Sessions(os.path.join(settings.admin_dir, "sessions.json"), clock=context.clock)
     operations = Operations(context, directories, passwords, sessions, duties, peers)
@@ -79,13 +79,22 @@ async def _serve(context: Context, directories: Directories, passwords: Password
                     context.spawn(group, bans.run(), "exchange of bans"),
                     context.spawn(group, tail.run(), "index of the record"),
                 ]
-                await _serve_page(context, parts, sockets)
+                context.health.ready()
+                await serve_page(context, parts, sockets)
                 for task in running:
                     task.cancel()
     finally:
         await tail.close()
         with contextlib.suppress(FileNotFoundError):
             os.unlink(os.path.join(settings.admin_dir, TOKEN_FILE))
+
+
+def _url(listener: socket.socket) -> str:
+    """Where the command line, which runs beside us, finds the API."""
+    host, port = listener.getsockname()[:2]
+    if host == "0.0.0.0":
+        host = "127.0.0.1"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _index(context: Context) -> EventIndex:
@@ -98,49 +107,3 @@ def _index(context: Context) -> EventIndex:
         room_bytes=settings.events_bytes,
         clock=context.clock,
     )
-
-
-async def _serve_page(context: Context, parts: Parts, sockets: list[socket.socket]) -> None:
-    # Here and not above: FastAPI is 20 MiB that the single process's other rooms start without.
-    import uvicorn
-
-    from services.admin.app import build
-
-    class Server(uvicorn.Server):
-        @contextlib.contextmanager
-        def capture_signals(self) -> Iterator[None]:
-            yield  # signals are process.py's
-
-        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-            await super().startup(sockets)
-            context.health.ready()
-
-    config = uvicorn.Config(
-        build(parts),
-        http="h11",
-        ws="none",
-        lifespan="off",
-        interface="asgi3",
-        log_config=None,
-        access_log=False,  # what was changed is in the record; who looked is nobody's business
-        server_header=False,
-        proxy_headers=False,
-        limit_concurrency=100,
-        timeout_keep_alive=30,
-        timeout_graceful_shutdown=context.settings.grace_seconds,
-        h11_max_incomplete_event_size=32 * 1024,
-    )
-    server = Server(config)
-
-    async def until_stopped() -> None:
-        await context.stop.wait()
-        server.should_exit = True
-
-    context.ports["admin"] = sockets[0].getsockname()[1]
-    stopping = asyncio.create_task(until_stopped())
-    try:
-        await server.serve(sockets=sockets)
-    finally:
-        stopping.cancel()
-    if not context.stop.is_set():
-        raise OSError("the page's listener ended by itself")

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from services.admin.access import Actor
@@ -11,7 +11,6 @@ from services.admin.dns import dkim_records, dns_records
 from services.admin.operations import Done
 from services.admin.parts import Parts
 from services.directory.database import AccountDetails
-from services.directory.errors import NotFound
 from services.directory.models import Alias
 
 Address = Annotated[str, Field(max_length=400, examples=["anna@family.example"])]
@@ -163,24 +162,7 @@ def router(parts: Parts) -> APIRouter:
         """Remove one target of an alias, or without `target` the whole alias."""
         return {"deleted": [alias_json(each) for each in await operations.delete_alias(actor, source, target)]}
 
-    @routes.get("/first-login", tags=["start"])
-    async def first_login(request: Request, actor: asking) -> dict[str, Any]:
-        """The first administrator and, until it is changed, the password. For the command line alone."""
-        return await _first_login(parts, actor)
-
     return routes
-
-
-async def _first_login(parts: Parts, actor: Actor) -> dict[str, Any]:
-    import asyncio
-
-    from services.admin import bootstrap
-
-    if not actor.is_command_line:
-        raise NotFound("only the command line on the server is told the first password")
-    settings = parts.context.settings
-    address, password = await asyncio.to_thread(bootstrap.first_login, parts.directories, settings.admin_dir)
-    return {"address": address, "password": password or None, "changed": not password}
 
 
 def account_json(details: AccountDetails, usage: dict[str, tuple[int, int]] | None = None) -> dict[str, Any]:

@@ -284,12 +284,6 @@ def test_a_fault_of_ours_is_a_500_with_an_id_and_no_detail(api, admin_room):
     assert [event["kind"] for event in admin_room.recorded() if event["trace"] == bug] == ["bug"]
 
 
-def test_first_login_is_for_the_command_line_alone(api, admin_room):
-    assert api.get("/first-login").json() == {"address": ADMIN, "password": None, "changed": True}
-    with admin_room.client() as client:
-        assert client.get("/api/v1/first-login").status_code == 404
-
-
 def test_token_is_readable_by_its_owner_alone(admin_room):
     path = admin_room.folder / "admin" / "cli.json"
     assert path.stat().st_mode & 0o077 == 0

@@ -182,7 +182,13 @@ def test_status(run, admin_room):
     assert "Mail does not flow, no answer from: imap." in run("status", status=1)
 
 
-def test_first_login(run):
+def test_first_login(run, tmp_path, admin_room):
+    (tmp_path / "admin").mkdir()
+    assert "no first administrator" in run("--data", str(tmp_path), "first-login", status=1)
+    (tmp_path / "admin" / "first-administrator").write_text(ADMIN + "\n")
+    (tmp_path / "admin" / "first-password").write_text("nefoho-kejafu\n")
+    out = run("--data", str(tmp_path), "first-login")  # while the room is away
+    assert ADMIN in out and "nefoho-kejafu" in out
     assert "of their own already" in run("first-login")
     assert json.loads(run("--json", "first-login")) == {"address": ADMIN, "password": None, "changed": True}
 

@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
+from pathlib import Path
 
+import httpx
 import pytest
 from admin_room import ADMIN, until
 
 from services.admin import bootstrap
-from services.admin.bootstrap import WrongAddress, first_login, forget, prepare, readable_password
+from services.admin.bootstrap import WrongAddress, forget, prepare, readable_password
 from services.directory.changes import Directories
 from services.directory.database import Database
 from services.directory.publish import Publisher
 from services.runtime.values import Settings
+
+
+def first_login(house, folder):
+    """What `mailstead first-login` reads."""
+    password = Path(folder, "first-password")
+    return Path(
+        folder, "first-administrator"
+    ).read_text().strip(), password.read_text().strip() if password.exists() else ""
+
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -102,7 +117,7 @@ class Crash(Exception):
 @pytest.mark.parametrize("after", [False, True])
 def test_a_crash_during_the_first_start_is_made_good_by_the_next(house, monkeypatch, step, after):
     owner = bootstrap if step == "_keep" else house
-    real = getattr(owner, step)
+    real = getattr(owner, step)  # _keep is called for the password first
 
     def crashing(*arguments, **options):
         if after:
@@ -177,3 +192,24 @@ def test_a_stack_without_snapshots_publishes_at_its_start(new_room):
         path.unlink()
     room = new_room()
     until(lambda: (room.folder / "auth" / "current").exists())
+
+
+def test_nothing_heavy_is_loaded_before_somebody_looks():
+    program = (
+        "import sys, services.admin.room\n"
+        "print([m for m in ('fastapi', 'pydantic', 'uvicorn', 'jinja2', 'argon2', 'cryptography', 'idna') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_first_connection_loads_the_page_and_is_answered(new_room):
+    room = new_room()
+    with httpx.Client(base_url=room.url, timeout=20) as client:
+        assert client.get("/login").status_code == 200
+
+
+def test_a_room_that_nobody_looked_at_stops_at_once(new_room):
+    room = new_room()
+    room.stop()
+    assert room.failed is None
