@@ -27,8 +27,8 @@ async def dns_records(parts: Parts, domain: str) -> dict[str, Any]:
     except (PeerAway, PeerSaid) as error:
         dkim = []
         notes.append(f"the DKIM records are missing here: {error}")
-    relay = await relay_host(parts)
-    found = records(name, parts.context.settings.hostname, dkim, relay)
+    relay, both = await sending(parts)
+    found = records(name, parts.context.settings.hostname, dkim, relay, both=both)
     return {
         "domain": name,
         "sending": f"through the relay {relay}" if relay else "directly",
@@ -38,19 +38,21 @@ async def dns_records(parts: Parts, domain: str) -> dict[str, Any]:
     }
 
 
-async def relay_host(parts: Parts) -> str:
-    """The relay that smtp-out sends through; "" where it sends directly.
+async def sending(parts: Parts) -> tuple[str, bool]:
+    """The relay that smtp-out sends through ("": directly), and whether it has both kinds of signatures made.
 
     The relay's settings are given to smtp-out alone, so it is asked; in one process the settings here are the same.
     """
+    settings = parts.context.settings
+    relay, signatures = settings.relay_host, settings.relay_signatures
     try:
         answer = await parts.peers.ask("smtp-out", "GET", "/v1/status")
-        relay = answer.get("relay") if isinstance(answer, dict) else ""
-    except (PeerAway, PeerSaid):
-        relay = parts.context.settings.relay_host
-    host = str(relay or "").strip()
+        relay, signatures = str(answer["relay"]), str(answer["signatures"])
+    except (PeerAway, PeerSaid, KeyError, TypeError):
+        pass
     # RELAY_HOST may be [host]:port, as docker-mailserver writes it.
-    return host.removeprefix("[").partition("]")[0].partition(":")[0].lower()
+    host = relay.strip().removeprefix("[").partition("]")[0].partition(":")[0].lower()
+    return host, signatures == "both" or not host
 
 
 async def _local(parts: Parts, domain: str) -> str:

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from services.admin.text import _
+
 # What relays ask to be put into SPF, from their public documentation as of 2026; for others the owner is told to look.
 RELAY_SPF = {
     "brevo.com": "spf.brevo.com",
@@ -47,20 +49,23 @@ class Record:
         }
 
 
-def records(domain: str, hostname: str, dkim: Sequence[Mapping[str, Any]], relay: str) -> list[Record]:
-    """What to set for `domain`. `hostname`: this server's; `dkim`: what the dkim room shows; `relay`: a host or ""."""
+def records(domain: str, hostname: str, dkim: Sequence[Mapping[str, Any]], relay: str, *, both: bool) -> list[Record]:
+    """What to set for `domain`. `hostname`: this server's; `dkim`: what the dkim room shows; `relay`: a host or "";
+    `both`: mail is signed with both kinds of keys."""
     return [
         *_server(domain, hostname, relay),
-        _record(domain, "MX", f"10 {hostname}.", "required", "Mail for this domain comes to this server."),
+        _record(domain, "MX", f"10 {hostname}.", "required", _("Mail for this domain comes to this server.")),
         _record(domain, "TXT", f"v=spf1 mx{_include(relay)} ~all", "required", _why_spf(relay)),
-        *_dkim(dkim, relay),
+        *_dkim(dkim, both),
         _record(
             f"_dmarc.{domain}",
             "TXT",
             f"v=DMARC1; p=none; rua=mailto:postmaster@{domain}",
             "required",
-            "What others do with mail in your name that is not yours (RFC 9989). Start with p=none, read the reports "
-            "that come to postmaster, and make it p=quarantine when only strangers fail.",
+            _(
+                "What others do with mail in your name that is not yours (RFC 9989). Start with p=none, read the "
+                "reports that come to postmaster, and make it p=quarantine when only strangers fail."
+            ),
         ),
         *_clients(domain, hostname),
     ]
@@ -78,7 +83,7 @@ def zone_text(found: Sequence[Record]) -> str:
 def _server(domain: str, hostname: str, relay: str) -> list[Record]:
     found = []
     if hostname == domain or hostname.endswith("." + domain):
-        why = "Where this server is. Your public address; leave AAAA out if you have no IPv6."
+        why = _("Where this server is. Your public address; leave AAAA out if you have no IPv6.")
         found.append(
             Record(hostname, "A", "your public IPv4 address", "required", why, f"; {hostname}. {TTL} IN A ...")
         )
@@ -92,8 +97,10 @@ def _server(domain: str, hostname: str, relay: str) -> list[Record]:
                 "PTR",
                 f"{hostname}.",
                 "elsewhere",
-                "Whoever gave you the address sets this on their pages. Without it most servers refuse your mail; "
-                "where you cannot have it, send through a relay host (env/relay.env).",
+                _(
+                    "Whoever gave you the address sets this on their pages. Without it most servers refuse your mail; "
+                    "where you cannot have it, send through a relay host (env/relay.env)."
+                ),
                 f"; PTR {hostname}.",
             )
         )
@@ -108,25 +115,29 @@ def _include(relay: str) -> str:
 
 
 def _why_spf(relay: str) -> str:
-    why = "Who may send in this domain's name (RFC 7208): this server"
     if not relay:
-        return f"{why}."
+        return _("Who may send in this domain's name (RFC 7208): this server.")
     if _include(relay):
-        return f"{why} and your relay {relay}."
-    return f"{why}. Your relay {relay} names an include:... of its own in its documentation: put it in before ~all."
+        return _("Who may send in this domain's name (RFC 7208): this server and your relay {relay}.").format(
+            relay=relay
+        )
+    return _(
+        "Who may send in this domain's name (RFC 7208): this server. Your relay {relay} names an include:... "
+        "of its own in its documentation: put it in before ~all."
+    ).format(relay=relay)
 
 
-def _dkim(dkim: Sequence[Mapping[str, Any]], relay: str) -> list[Record]:
+def _dkim(dkim: Sequence[Mapping[str, Any]], both: bool) -> list[Record]:
     found = []
     for key in dkim:
         value = str(key["value"])
         elliptic = "k=ed25519" in value
-        if elliptic and relay:
-            continue  # RSA alone signs there by default: some relays break or refuse a second signature
+        if elliptic and not both:
+            continue  # RSA alone signs through a relay by default: some break or refuse a second signature
         needed = "recommended" if elliptic else "required"
-        why = "Others check your signatures with it (RFC 6376)."
+        why = _("Others check your signatures with it (RFC 6376).")
         if elliptic:
-            why = "The same with a newer kind of key (RFC 8463), beside the other."
+            why = _("The same with a newer kind of key (RFC 8463), beside the other.")
         elif len(value) > 255:
             why += (
                 " Where a page takes no more than 255 characters at once, give it the quoted pieces one after another."
@@ -139,7 +150,7 @@ def _dkim(dkim: Sequence[Mapping[str, Any]], relay: str) -> list[Record]:
 
 def _clients(domain: str, hostname: str) -> list[Record]:
     # RFC 6186 and RFC 8314 §5.1: how a mail client finds the servers by itself.
-    why = "Mail clients find the server by the address alone."
+    why = _("Mail clients find the server by the address alone.")
     return [
         _record(f"_{service}._tcp.{domain}", "SRV", f"0 1 {port} {hostname}.", "recommended", why)
         for service, port in (("imaps", 993), ("submissions", 465), ("submission", 587))

@@ -64,7 +64,7 @@ class FakePeers:
         self.unwell.clear()
         self.answers = {
             ("smtp-out", "GET", "/v1/queue"): QUEUED,
-            ("smtp-out", "GET", "/v1/status"): {"relay": ""},
+            ("smtp-out", "GET", "/v1/status"): {"relay": "", "signatures": "both"},
             ("smtp-out", "GET", "/v1/bans"): {"bans": []},
             ("imap", "GET", "/v1/bans"): {"bans": []},
             ("imap", "GET", "/v1/usage"): {"accounts": {ADMIN: {"bytes": 3 << 20, "messages": 7}}},

@@ -140,7 +140,10 @@ def test_domain_and_its_records(api, admin_room):
 
 
 def test_dns_names_the_relay_and_what_is_missing(api, admin_room):
-    admin_room.peers.answers["smtp-out", "GET", "/v1/status"] = {"relay": "[smtp-relay.brevo.com]:587"}
+    admin_room.peers.answers["smtp-out", "GET", "/v1/status"] = {
+        "relay": "[smtp-relay.brevo.com]:587",
+        "signatures": "rsa",
+    }
     admin_room.peers.away.add("dkim")
     dns = api.get("/domains/example.test/dns").json()
     assert dns["sending"] == "through the relay smtp-relay.brevo.com"

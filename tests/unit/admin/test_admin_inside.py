@@ -20,6 +20,7 @@ from services.directory.database import Database
 from services.directory.publish import Publisher
 from services.runtime import secrets
 from services.runtime.events import NoEvents
+from services.runtime.facts import FactQueue
 from services.runtime.health import Health
 from services.runtime.internal_http import BadRequest, Request, Response, Routes, serving
 from services.runtime.process import Context
@@ -98,6 +99,27 @@ def test_facts_come_from_the_rooms_that_know_them(facts):
     for room, allowed in (("imap", True), ("smtp-out", True), ("dkim", False), ("updater", False)):
         route, _ = facts.routes().find("POST", "/v1/facts")
         assert (room in route.allow) is allowed
+
+
+def test_a_rooms_queue_of_facts_arrives_here(tmp_path, context, facts, directories):
+    """The two ends that are tested alone elsewhere, over the real HTTP between rooms."""
+    secrets.make(str(tmp_path / "secrets"), secrets.every_name())
+    known = secrets.Secrets(str(tmp_path / "secrets"))
+    context.secrets = known
+
+    async def whole():
+        async with serving(context, facts.routes(), "127.0.0.1:0") as listener:
+            settings = Settings(admin_url=f"http://127.0.0.1:{listener.port}")
+            room = Context("imap", settings, NoEvents(), known, Health("imap"), clock=lambda: NOW - 5)
+            queue = FactQueue(room, str(tmp_path / "facts.jsonl"))
+            task = asyncio.create_task(queue.run())
+            queue.post("last-used", "anna@family.example", service="imap", peer="192.0.2.1")
+            await came_true(lambda: not len(queue))
+            room.stop.set()
+            await task
+
+    asyncio.run(whole())
+    assert directories.account("anna@family.example").last_used == NOW - 5
 
 
 # --- bans --------------------------------------------------------------------------------------------------------------
@@ -339,7 +361,7 @@ def by_name(found):
 
 
 def test_records_for_sending_directly():
-    found = by_name(records("family.example", "mail.family.example", [RSA, ED], ""))
+    found = by_name(records("family.example", "mail.family.example", [RSA, ED], "", both=True))
     assert found["MX", "family.example"].value == "10 mail.family.example."
     assert found["TXT", "family.example"].value == "v=spf1 mx ~all"
     assert found["TXT", "_dmarc.family.example"].value.startswith("v=DMARC1; p=none; ")
@@ -361,21 +383,23 @@ def test_records_for_sending_directly():
     ],
 )
 def test_records_for_sending_through_a_relay(relay, spf):
-    found = by_name(records("family.example", "mail.family.example", [RSA, ED], relay))
+    found = by_name(records("family.example", "mail.family.example", [RSA, ED], relay, both=False))
     assert found["TXT", "family.example"].value == spf
     assert ("TXT", ED["name"]) not in found and ("PTR", "your public address") not in found
+    both = by_name(records("family.example", "mail.family.example", [RSA, ED], relay, both=True))
+    assert ("TXT", ED["name"]) in both
     if "include" not in spf:
         assert relay in found["TXT", "family.example"].why
 
 
 def test_a_second_domain_has_no_address_of_its_own():
-    found = by_name(records("other.example", "mail.family.example", [], ""))
+    found = by_name(records("other.example", "mail.family.example", [], "", both=True))
     assert not [key for key in found if key[0] in ("A", "AAAA")]
     assert found["MX", "other.example"].value == "10 mail.family.example."
 
 
 def test_zone_lines_hold_to_the_grammar():
-    lines = zone_text(records("family.example", "mail.family.example", [RSA, ED], "")).splitlines()
+    lines = zone_text(records("family.example", "mail.family.example", [RSA, ED], "", both=True)).splitlines()
     for line in lines:
         assert line.startswith(";") or line.split()[1:3] == ["3600", "IN"], line
         assert all(len(piece) <= 255 for piece in line.split('"')[1::2])
