@@ -73,6 +73,9 @@ class Courier:
     async def deliver(self, mail: Mail) -> list[Reply]:
         """One reply per destination, in order; 2xx means durable in all its places."""
         trace_line = received(mail.passage, self._clock())
+        if mail.body.head(1) in (b" ", b"\t"):
+            # It has no header, and its first line would be read as more of ours: an empty line parts them.
+            trace_line += b"\r\n"
         refused: dict[str, Refusal] = {}
         if any(each.forwards for each in mail.destinations):
             refused = await self._forward(mail, trace_line)

@@ -7,6 +7,7 @@ not touched but for lines put before it. Called by `deliver`. Never retries: a f
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 from collections.abc import AsyncIterator, Callable
@@ -80,5 +81,10 @@ class Forwarder:
 
 async def _chunks(prefix: bytes, body: Incoming) -> AsyncIterator[bytes]:
     yield prefix
-    for chunk in body.chunks():
+    chunks = body.chunks()
+    if not body.in_file:
+        for chunk in chunks:
+            yield chunk
+        return
+    while chunk := await asyncio.to_thread(next, chunks, b""):
         yield chunk

@@ -48,6 +48,17 @@ def test_a_forward_goes_to_smtp_out_with_the_secret_the_trace_and_a_sender_of_ou
     run(tmp_path, story)
 
 
+def test_a_large_forward_arrives_whole(tmp_path: Path) -> None:
+    async def story(room: ReceivingRoom) -> None:
+        client = await room.client()
+        large = MESSAGE + b"0123456789abcdef\r\n" * 100_000
+        assert (await client.send("a@sender.test", [BOTH], large)).startswith("250")
+        assert room.smtp_out.messages[0].body.replace(b"\r\n..", b"\r\n.").endswith(large)
+        assert room.messages(ANNA)[0].endswith(large)
+
+    run(tmp_path, story)
+
+
 def test_a_copy_here_and_a_forward(tmp_path: Path) -> None:
     async def story(room: ReceivingRoom) -> None:
         client = await room.client()

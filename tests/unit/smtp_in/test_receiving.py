@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from services.policy import intake
+from services.policy.verdict import Reason, Verdict
 from services.runtime.internal_http import PeerRefused
 from services.smtp import gateway
 from services.smtp_in import room as smtp_in_room
@@ -104,6 +106,31 @@ def test_two_names_of_one_mailbox_make_one_copy(tmp_path: Path) -> None:
         client = await room.client()
         await client.send("a@sender.test", [ANNA, "family@example.test", "x@catch.test"], MESSAGE)
         assert (len(room.messages(ANNA)), len(room.messages(BERTA))) == (1, 1)
+
+    run(tmp_path, story)
+
+
+@pytest.mark.parametrize("start", [b" a fold", b"\ta fold"])
+def test_a_message_cannot_add_to_our_lines(tmp_path: Path, start: bytes) -> None:
+    async def story(room: ReceivingRoom) -> None:
+        client = await room.client()
+        await client.send("a@sender.test", [ANNA], start + b" of Received\r\n")
+        assert room.messages()[0].endswith(b" +0000\r\n\r\n" + start + b" of Received\r\n")
+
+    run(tmp_path, story)
+
+
+def test_a_junk_verdict_goes_to_junk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    verdict = Verdict("data", "junk", None, (Reason("test", "it looks like junk", 9),))
+    monkeypatch.setattr(intake, "message", lambda *_, **__: verdict)
+
+    async def story(room: ReceivingRoom) -> None:
+        (room.mail / "example.test/anna/.Junk/new").mkdir(parents=True)
+        client = await room.client()
+        assert (await client.send("a@sender.test", [ANNA], MESSAGE)).startswith("250")
+        assert (len(room.messages()), len(room.messages(mailbox=".Junk"))) == (0, 1)
+        assert room.events.of("delivered", outcome="junk")
+        assert room.events.of("data", outcome="junk")[0]["reason"] == "it looks like junk"
 
     run(tmp_path, story)
 
