@@ -243,8 +243,6 @@ class Connection(asyncio.Protocol):
             self.wire.write(octets)
             # Also at the end: a client that sends ahead and reads nothing is answered no further.
             await self.wire.drain()
-        # Too many in a row is a client that is lost; one now and then over weeks of IDLE is a client with a habit.
-        self._errors = 0
 
     # --- taking input
 
@@ -275,7 +273,9 @@ class Connection(asyncio.Protocol):
                 self.appending.take(self, event.octets)
         elif isinstance(event, Faulty):
             self._answer = None
-            self.fault(event.tag or b"*", event.reason)
+            # Behind a message: the line has no tag of its own, and the next command is not its end.
+            tag = event.tag if self.appending is None else self.appending.give_up(self)
+            self.fault(tag or b"*", event.reason)
 
     async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
         try:

@@ -28,10 +28,15 @@ LITERAL_LIMIT, EARLY_LITERAL_LIMIT = 65_536, 4096
 DRAIN_FACTOR = 2
 # A body is in memory up to here (`Incoming`); beyond, the disk is waited for.
 IN_MEMORY = 262_144
+BEHIND = "unexpected text behind the message"
 
 
 def announced(connection: Connection, event: LiteralAnnounced) -> None:
     """Decide about one literal."""
+    if (appending := connection.appending) is not None:
+        # MULTIAPPEND (RFC 3502), not offered. The command ends here: what follows the literal is the next one.
+        _refuse(connection, event, appending.give_up(connection), Refusal(BEHIND, condition=b"BAD"))
+        return
     try:
         tag, name = tag_and_name(event.octets)
         append, is_message = parse_append(event.octets) if name == "APPEND" else (None, False)
@@ -102,7 +107,7 @@ class Appending:
         """The command's end: `rest` is what stood behind the message."""
         if rest.strip(b" "):
             self.close()
-            connection.fault(self._tag, "unexpected text behind the message")
+            connection.fault(self._tag, BEHIND)
         else:
             connection.start(self._store(connection, session))
 
@@ -111,6 +116,12 @@ class Appending:
             await connection.perform(Tagged(self._tag, "APPEND", Arrived(self._append, self._sink)), session)
         finally:
             self.close()
+
+    def give_up(self, connection: Connection) -> bytes:
+        """The command cannot be read to its end; its tag."""
+        connection.appending = None
+        self.close()
+        return self._tag
 
     def close(self) -> None:
         """Forget the message."""
