@@ -39,13 +39,12 @@ def number(name: bytes) -> int:
     return CACHED_FIELDS.index(name.decode("ascii"))
 
 
-def joined(present: list[tuple[int, bytes]]) -> bytes | None:
-    """HEADER.FIELDS of cached fields with their places in the header; None where the cache cannot tell their order."""
-    if len(present) > 1:
-        if any(_repeats(lines) for _, lines in present):
-            return None
-        present.sort()
-    return b"".join([lines for _, lines in present]) + b"\r\n"
+def joined(lines: list[bytes]) -> bytes | None:
+    """HEADER.FIELDS of cached fields in the order of their first lines; None where one came twice and others are asked
+    for too: whether those stood between, the cache does not know."""
+    if len(lines) > 1 and any(each.count(b"\n") > 1 and _repeats(each) for each in lines):
+        return None
+    return b"%b\r\n" % b"".join(lines)
 
 
 def _repeats(value: bytes) -> bool:

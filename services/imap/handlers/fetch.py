@@ -7,7 +7,9 @@ read one after the other, in pieces, so that neither a mailbox nor a large messa
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from array import array
+from collections.abc import Container, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
@@ -19,53 +21,72 @@ from services.message import mime
 from services.protocol.imap_commands import Fetch
 from services.protocol.imap_fetch import BodyItem, FetchItems
 from services.protocol.imap_responses import internal_date
-from services.protocol.imap_sets import indices
 from services.storage.errors import MessageGone
 from services.storage.maildir import SEEN
 
 if TYPE_CHECKING:
     from services.imap.session import Session, Steps
 
-# Rows of one step when all is in columns; messages of one step when each is read.
-ROWS, BODIES = 1000, 50
+# Messages of one step: answered from columns alone, from the cache, or each read from its file.
+COLUMNS, CACHED, BODIES = 5000, 1000, 50
 
 # Item → the column of the cache that answers it.
 _CACHED = {b"RFC822.SIZE": "size", b"ENVELOPE": "envelope", b"BODYSTRUCTURE": "bodystructure", b"BODY": "body"}
 
-Row = tuple[int, int, int]  # sequence number, UID, position in the mailbox's arrays
+
+@dataclass(slots=True)
+class _Batch:
+    """Messages that are there: sequence numbers, UIDs, and positions in the mailbox's arrays, parallel."""
+
+    numbers: Sequence[int]
+    uids: Sequence[int]
+    positions: Sequence[int]
+
+    def only(self, here: Container[int]) -> _Batch:
+        """Those whose UIDs are `here`."""
+        kept = [row for row in zip(self.numbers, self.uids, self.positions, strict=True) if row[1] in here]
+        return _Batch(*map(list, zip(*kept, strict=True))) if kept else _Batch((), (), ())
+
+
+def _batches(selected: Selected, ranges: list[range], step: int) -> Iterator[_Batch]:
+    """The messages at these indices of the view, some at a time. Looks anew each time: the mailbox may have changed."""
+    for whole in ranges:
+        for start in range(whole.start, whole.stop, step):
+            wanted = range(start, min(start + step, whole.stop))
+            uids = selected.uids[wanted.start : wanted.stop]
+            numbers = range(wanted.start + 1, wanted.stop + 1)
+            if selected.in_step:
+                yield _Batch(numbers, uids, wanted)
+                continue
+            rows = zip(numbers, uids, selected.positions(wanted), strict=True)
+            present = [row for row in rows if row[2] >= 0]
+            yield _Batch(*map(list, zip(*present, strict=True))) if present else _Batch((), (), ())
 
 
 def fetch(session: Session, command: Fetch) -> Steps:
     """One FETCH response per message that is still there."""
     selected = session.need_selected()
-    wanted = list(indices(chosen(selected, command.numbers, uid=command.uid)))
+    ranges = chosen(selected, command.numbers, uid=command.uid)
     plan = _Plan(selected, command.items)
-    step = BODIES if plan.bodies else ROWS
     told = 0
-    for start in range(0, len(wanted), step):
-        batch = wanted[start : start + step]
-        rows = [
-            (i + 1, selected.uids[i], position)
-            for i, position in zip(batch, selected.positions(batch), strict=True)
-            if position >= 0
-        ]
-        newly_seen = _see(session, selected, rows) if plan.sets_seen else frozenset()
+    for batch in _batches(selected, ranges, plan.step):
+        newly_seen = _see(session, selected, batch) if plan.sets_seen else frozenset()
         yield from selected.new_keywords()
-        for responses, count in plan.responses(rows, newly_seen):
+        for responses, count in plan.responses(batch, newly_seen):
             told += count
             yield responses
         if plan.with_flags:
-            selected.told(uid for _, uid, _ in rows)
-    if told < len(wanted) and not command.uid:
+            selected.told(batch.uids)
+    if told < sum(map(len, ranges)) and not command.uid:
         # RFC 2180 §4.1.2: another session expunged them and this one may not be told yet.
         raise Refusal("some of the messages no longer exist", b"EXPUNGEISSUED")
     return Done(b"FETCH completed")
 
 
-def _see(session: Session, selected: Selected, rows: Sequence[Row]) -> frozenset[int]:
+def _see(session: Session, selected: Selected, batch: _Batch) -> frozenset[int]:
     """§6.4.5: fetching a body without .PEEK sets \\Seen; the change is in the same response."""
     flags = selected.mailbox.flags
-    unseen = [uid for _, uid, position in rows if not flags[position] & SEEN]
+    unseen = [uid for uid, at in zip(batch.uids, batch.positions, strict=True) if not flags[at] & SEEN]
     if not unseen or selected.read_only:
         return frozenset()
     selected.collect()
@@ -92,6 +113,7 @@ class _Plan:
         places = [item + (b" %d" if item in (b"UID", b"RFC822.SIZE") else b" %b") for item in self.names]
         places += [item.label.replace(b"%", b"%%") + b" %b" for item in self.fields]
         self.head = b"* %d FETCH (" + b" ".join(places)
+        self.step = BODIES if self.bodies else CACHED if self.cached else COLUMNS
         # Between what `head` says and the first body.
         self.separator = b" " if places else b""
 
@@ -106,63 +128,63 @@ class _Plan:
             columns += [sections.column(name) for name in sorted(wanted)]
         return tuple(columns)
 
-    def responses(self, rows: Sequence[Row], newly_seen: frozenset[int]) -> Iterator[tuple[bytes, int]]:
+    def responses(self, batch: _Batch, newly_seen: frozenset[int]) -> Iterator[tuple[bytes, int]]:
         """Responses of a batch, and how many messages each piece completes."""
-        if not rows:
-            return
         answers: dict[str, Sequence[Any]] = {}
-        if self.cached:
-            found = list(self.mailbox.answers([uid for _, uid, _ in rows], self.cached))
-            if len(found) < len(rows):
-                here = {one[0] for one in found}
-                rows = [row for row in rows if row[1] in here]
+        if self.cached and batch.uids:
+            found = list(self.mailbox.answers(batch.uids, self.cached))
+            if len(found) < len(batch.uids):
+                batch = batch.only({one[0] for one in found})
             answers = dict(zip(self.cached, list(zip(*found, strict=True))[1:], strict=True)) if found else {}
-        if not rows:
+        if not batch.uids:
             return
-        heads = map(self.head.__mod__, zip(*self._columns(rows, answers), strict=True))
+        heads = map(self.head.__mod__, zip(*self._columns(batch, answers), strict=True))
         if self.bodies:
-            yield from self._with_bodies(rows, list(heads), answers, newly_seen)
+            yield from self._with_bodies(batch, list(heads), answers, newly_seen)
         elif newly_seen:
-            out = [head + self._tail(row[1], newly_seen) for head, row in zip(heads, rows, strict=True)]
+            out = [head + self._tail(uid, newly_seen) for head, uid in zip(heads, batch.uids, strict=True)]
             yield b"".join(out), len(out)
         else:
-            yield b")\r\n".join([*heads, b""]), len(rows)
+            yield b")\r\n".join([*heads, b""]), len(batch.uids)
 
-    def _columns(self, rows: Sequence[Row], answers: dict[str, Sequence[Any]]) -> list[Sequence[Any]]:
+    def _columns(self, batch: _Batch, answers: dict[str, Sequence[Any]]) -> list[Iterable[Any]]:
         """A column per place of `head`."""
-        columns: list[Sequence[Any]] = [[number for number, _, _ in rows]]
+        columns: list[Iterable[Any]] = [batch.numbers]
         for item in self.names:
             if item == b"UID":
-                columns.append([uid for _, uid, _ in rows])
+                columns.append(batch.uids)
             elif item == b"FLAGS":
-                columns.append(self._flags(rows))
+                columns.append(self._flags(batch))
             elif item == b"INTERNALDATE":
-                dates = self.mailbox.dates
-                columns.append([internal_date(dates[position]) for _, _, position in rows])
+                columns.append(map(internal_date, _at(self.mailbox.dates, batch.positions)))
             else:
                 columns.append(answers[_CACHED[item]])
-        columns += [self._header_fields(rows, item, answers) for item in self.fields]
+        columns += [self._header_fields(batch, item, answers) for item in self.fields]
         return columns
 
-    def _flags(self, rows: Sequence[Row]) -> list[bytes]:
+    def _flags(self, batch: _Batch) -> Iterable[bytes]:
         selected = self.selected
-        recent = selected.recent_among(uid for _, uid, _ in rows)
+        recent = selected.recent_among(batch.uids)
         if recent:
-            return [b"(%b)" % selected.flag_text(uid, position, recent) for _, uid, position in rows]
+            rows = zip(batch.uids, batch.positions, strict=True)
+            return [b"(%b)" % selected.flag_text(uid, position, recent) for uid, position in rows]
         # Ten thousand messages have some dozens of different sets of flags.
-        bits = self.mailbox.flags
-        texts = {value: b"(%b)" % self.mailbox.flag_text(value) for value in {bits[row[2]] for row in rows}}
-        return [texts[bits[position]] for _, _, position in rows]
+        bits = _at(self.mailbox.flags, batch.positions)
+        texts = {value: b"(%b)" % self.mailbox.flag_text(value) for value in set(bits)}
+        return map(texts.__getitem__, bits)
 
-    def _header_fields(self, rows: Sequence[Row], item: BodyItem, answers: dict[str, Sequence[Any]]) -> list[bytes]:
-        wanted = [(sections.number(name), sections.column(name)) for name in item.section.fields]
-        lines = [(number, answers[name]) for number, name in wanted]
+    def _header_fields(self, batch: _Batch, item: BodyItem, answers: dict[str, Sequence[Any]]) -> list[bytes]:
+        columns = {sections.number(name): answers[sections.column(name)] for name in item.section.fields}
+        # Which columns, in which order, for each order of fields that occurs: messages of one origin have one.
+        orders: dict[bytes, list[Sequence[bytes]]] = {}
         out = []
         for at, order in enumerate(answers["field_order"]):
-            present = [(order.index(number), column[at]) for number, column in lines if number in order]
-            found = sections.joined(present)
+            present = orders.get(order)
+            if present is None:
+                present = orders[order] = [columns[number] for number in order if number in columns]
+            found = sections.joined([column[at] for column in present])
             if found is None:
-                found = self._read_fields(rows[at][1], item, answers["parts"][at])
+                found = self._read_fields(batch.uids[at], item, answers["parts"][at])
             out.append(b"{%d}\r\n%b" % (len(found), found))
         return out
 
@@ -184,11 +206,11 @@ class _Plan:
         return b")\r\n"
 
     def _with_bodies(
-        self, rows: Sequence[Row], heads: list[bytes], answers: dict[str, Sequence[Any]], newly_seen: frozenset[int]
+        self, batch: _Batch, heads: list[bytes], answers: dict[str, Sequence[Any]], newly_seen: frozenset[int]
     ) -> Iterator[tuple[bytes, int]]:
-        at_uid = {row[1]: at for at, row in enumerate(rows)}
+        at_uid = {uid: at for at, uid in enumerate(batch.uids)}
         between = (self.separator, *repeat(b" ", len(self.bodies) - 1))
-        for uid, message in self.mailbox.bodies([row[1] for row in rows]):
+        for uid, message in self.mailbox.bodies(batch.uids):
             at = at_uid[uid]
             root = mime.unpack(answers["parts"][at]).root if self.needs_tree else None
             pending = heads[at]
@@ -207,3 +229,9 @@ class _Plan:
                     raise CutShort(str(error)) from error
                 raise
             yield pending + self._tail(uid, newly_seen), 1
+
+
+def _at(column: array[int], positions: Sequence[int]) -> Sequence[int]:
+    if isinstance(positions, range):
+        return column[positions.start : positions.stop]
+    return [column[position] for position in positions]

@@ -50,13 +50,13 @@ def test_header_lines_keep_their_form_and_their_order() -> None:
     assert list(header_lines(HEADER)) == ["to", "from", "subject"]
 
 
-def test_fields_are_joined_in_the_order_of_the_message() -> None:
-    assert sections.joined([(1, b"From: b\r\n"), (0, b"To: a\r\n")]) == b"To: a\r\nFrom: b\r\n\r\n"
-    assert sections.joined([(0, b"To: a\r\n\tb\r\n")]) == b"To: a\r\n\tb\r\n\r\n"
-    assert sections.joined([(0, b"To: a\r\nTo: b\r\n")]) == b"To: a\r\nTo: b\r\n\r\n"
+def test_fields_are_joined_as_they_stand() -> None:
+    assert sections.joined([b"To: a\r\n", b"From: b\r\n"]) == b"To: a\r\nFrom: b\r\n\r\n"
+    assert sections.joined([b"To: a\r\n\tb\r\n", b"From: c\r\n"]) == b"To: a\r\n\tb\r\nFrom: c\r\n\r\n"
+    assert sections.joined([b"To: a\r\nTo: b\r\n"]) == b"To: a\r\nTo: b\r\n\r\n"
     assert sections.joined([]) == b"\r\n"
-    # One of two came twice: whether it stood before or behind the other, the cache does not know.
-    assert sections.joined([(0, b"To: a\r\nTo: b\r\n"), (1, b"From: c\r\n")]) is None
+    # One of two came twice: whether the other stood between, the cache does not know.
+    assert sections.joined([b"To: a\r\nTo: b\r\n", b"From: c\r\n"]) is None
 
 
 def test_the_numbers_of_fields_are_the_caches() -> None:

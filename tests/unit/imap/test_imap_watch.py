@@ -16,6 +16,8 @@ async def idling(place: World) -> Client:
     client = await Client.logged_in(place.port, select="INBOX")
     client.send(b"i IDLE\r\n")
     assert await client.response() == b"+ idling\r\n"
+    # IDLE begins with a look of its own; what comes after that has to be told by somebody.
+    await until(lambda: not any(connection.busy for connection in place.desk.peers._open))  # type: ignore[attr-defined]
     return client
 
 
