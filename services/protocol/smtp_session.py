@@ -398,7 +398,11 @@ class SmtpSession:
         """421 behind a reply that was one error, or one idle command, too many."""
         if self.state is State.CLOSED:
             return b""
-        if reply.code >= 500:
+        if verb == "" and reply.code < 400:
+            # The end of a body, taken. A list server on one long connection meets a stale address now and then: only
+            # errors without mail between them tell who does not mean to deliver any.
+            self._errors = 0
+        elif reply.code >= 500:
             self._errors += 1
             if self._errors >= self.offer.max_errors:
                 return self.close(replies.TOO_MANY_ERRORS)

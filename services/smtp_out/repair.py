@@ -84,20 +84,21 @@ class HeaderReader:
 
 def fields_of(header: bytes) -> tuple[list[Field], bytes]:
     """The fields of `header` (without its empty line), and what begins with the first line that belongs to none."""
-    fields: list[Field] = []
+    parted: list[tuple[bytes, list[bytes]]] = []  # a field's name and its lines; joined once: a fold may have thousands
     lines = header.split(b"\r\n")
     if lines[-1] == b"":
         lines.pop()
+    rest = b""
     for number, line in enumerate(lines):
         start = _FIELD_START.match(line)
         if start is not None and line[:1] not in (b" ", b"\t"):
-            fields.append(Field(start[1].lower(), line + b"\r\n"))
-        elif line[:1] in (b" ", b"\t") and fields:
-            last = fields.pop()
-            fields.append(Field(last.name, last.raw + line + b"\r\n"))
+            parted.append((start[1].lower(), [line]))
+        elif line[:1] in (b" ", b"\t") and parted:
+            parted[-1][1].append(line)
         else:
-            return fields, b"".join(each + b"\r\n" for each in lines[number:])
-    return fields, b""
+            rest = b"".join(each + b"\r\n" for each in lines[number:])
+            break
+    return [Field(name, b"\r\n".join(own) + b"\r\n") for name, own in parted], rest
 
 
 def values(fields: Sequence[Field], name: bytes) -> list[bytes]:
