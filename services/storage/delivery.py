@@ -28,7 +28,7 @@ from services.storage.folder_names import INBOX, canonical
 from services.storage.group_commit import GroupCommit
 from services.storage.incoming import MEMORY_LIMIT, Incoming
 from services.storage.maildir import UniqueNames
-from services.storage.maildir_writer import Delivered, Failed, Letter, MaildirWriter, Staged
+from services.storage.maildir_writer import SYNC_THREADS, Delivered, Failed, Letter, MaildirWriter, Staged
 from services.storage.paths import account_parts
 from services.storage.staging import Staging, once_key
 
@@ -116,7 +116,8 @@ class Deliveries:
         self, mail_dir: str, *, clock: Callable[[], float] = time.time, host: str = "", codec: Codec = IDENTITY
     ) -> None:
         self._staging = Staging(mail_dir, clock)
-        self._writer = MaildirWriter(self._staging, UniqueNames(clock, host), codec)
+        self._syncers = ThreadPoolExecutor(SYNC_THREADS - 1, "mail-sync")
+        self._writer = MaildirWriter(self._staging, UniqueNames(clock, host), codec, self._syncers)
         self._clock = clock
         self._tidied = clock()
         self._bulk = ThreadPoolExecutor(_BULK_THREADS, "mail-bulk")
@@ -168,6 +169,7 @@ class Deliveries:
         await self._group.drained()
         self._bulk.shutdown()
         self._one.shutdown()
+        self._syncers.shutdown()
         self._staging.close()
 
     async def _commit_large(self, letters: Sequence[Letter]) -> list[Delivered | Failed]:

@@ -2,8 +2,8 @@
 
 Called by `delivery` in a thread, one batch at a time. The order is the promise; for each batch:
 
-    1. write each file in staging and start its write-back, then fsync each: the first fsync commits the journal for
-       all, the others find their work done
+    1. write each file in staging and start its write-back, then fsync each, several at once: the first commits the
+       journal for all, and the cache flushes that the others still ask of the disk are merged by the kernel
     2. rename each into `new/` of its mailbox: a reader never sees half a message, nor one that a power cut can tear
     3. one fsync of the staging folder: it makes every rename out of it durable (see `staging.RENAME_IS_ONE`); the
        target folder too where we may open it, which smtp-in may not (2730); and where a rename is no single
@@ -21,6 +21,7 @@ import errno
 import fcntl
 import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, wait
 from dataclasses import dataclass, field
 
 from services.storage.codec import IDENTITY, Codec
@@ -34,6 +35,9 @@ from services.storage.staging import Staging
 # O_RDWR: a message on another file system than staging is copied out of it again.
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _MODE = 0o660
+# At once in one batch, the calling thread included. Beside a program that keeps the journal busy every fsync costs a
+# flush of the disk's cache: 20 files took 21 ms one after the other, 2.2 ms in 20 threads, 1.7 ms in 4.
+SYNC_THREADS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,18 +136,21 @@ class _Targets:
 class MaildirWriter:
     """Writes letters below one mail volume."""
 
-    def __init__(self, staging: Staging, names: UniqueNames, codec: Codec = IDENTITY) -> None:
+    def __init__(
+        self, staging: Staging, names: UniqueNames, codec: Codec = IDENTITY, syncers: Executor | None = None
+    ) -> None:
+        """`syncers` runs fsyncs beside the calling thread; None: one after the other."""
         self._staging = staging
         self._names = names
         self._codec = codec
+        self._syncers = syncers
 
     def stage(self, letters: Sequence[Letter]) -> list[Staged]:
         """Write large letters ahead of their batch, data durable, so that small ones need not wait for them."""
         staged = [Staged(letter) for letter in letters]
         for one in staged:
             self._guarded(one, self._write)
-        for one in staged:
-            self._guarded(one, self._sync)
+        self._each(lambda one: self._guarded(one, self._sync), staged)
         return staged
 
     def commit(self, batch: Sequence[Sequence[Staged]]) -> list[list[Delivered | Failed]]:
@@ -160,8 +167,7 @@ class MaildirWriter:
                 self._guarded(one, self._find, targets)
                 if one.descriptor < 0:
                     self._guarded(one, self._write)
-            for one in staged:
-                self._guarded(one, self._sync)
+            self._each(lambda one: self._guarded(one, self._sync), staged)
             self._place([one for one in staged if not one.letter.key], targets)
             self._place_once([one for one in staged if one.letter.key], targets)
             for one in staged:
@@ -175,6 +181,25 @@ class MaildirWriter:
                     one.descriptor = -1
             targets.close()
         return [[_result(one) for one in delivery] for delivery in batch]
+
+    def _each(self, step: Callable[[Staged], None], staged: Sequence[Staged]) -> None:
+        """`step` for each, a share to each thread; raises what one of them raised, when all have ended."""
+        if self._syncers is None or len(staged) < 2:
+            shares = [staged]
+        else:
+            shares = [staged[start::SYNC_THREADS] for start in range(min(SYNC_THREADS, len(staged)))]
+
+        def work(share: Sequence[Staged]) -> None:
+            for one in share:
+                step(one)
+
+        others = [self._syncers.submit(work, share) for share in shares[1:]] if self._syncers else []
+        try:
+            work(shares[0])
+        finally:
+            wait(others)
+        for other in others:
+            other.result()
 
     def _guarded(self, one: Staged, step: Callable[..., None], *arguments: object) -> None:
         """Run one letter's step unless it has its result; an error is its result."""
@@ -237,9 +262,8 @@ class MaildirWriter:
             for target in {one.target for one in placed} & targets.readable:
                 os.fsync(target)
             if not self._staging.rename_is_one:
-                for one in placed:
-                    if one.target not in targets.readable:
-                        os.fsync(one.descriptor)
+                hidden = [one for one in placed if one.target not in targets.readable]
+                self._each(lambda one: os.fsync(one.descriptor), hidden)
         except OSError as error:
             # Whether the disk has them is unknown, and their senders will try again: take back what is still there.
             for one in placed:
