@@ -75,12 +75,6 @@ class Selected:
         """Whether the message is \\Recent in this session."""
         return any(first <= uid <= last for first, last in self._recent)
 
-    def recent_among(self, uids: Iterable[int]) -> set[int]:
-        """Those of `uids` that are \\Recent; empty for nearly every session, and then free."""
-        if not self._recent:
-            return set()
-        return {uid for uid in uids if self.is_recent(uid)}
-
     @property
     def recent(self) -> int:
         """How many messages of the view are \\Recent."""
@@ -101,12 +95,20 @@ class Selected:
 
     # --- flags
 
-    def flag_text(self, uid: int, position: int, recent: frozenset[int] | set[int]) -> bytes:
-        """What stands in FLAGS (...)."""
-        text = self.mailbox.flag_text(self.mailbox.flags[position])
-        if uid in recent:
-            return text + b" \\Recent" if text else b"\\Recent"
-        return text
+    def flags_of(self, uids: Sequence[int], positions: Sequence[int]) -> list[bytes]:
+        """What stands in FLAGS (...) of each; `uids` ascend, `positions` are theirs in the mailbox's arrays."""
+        column = self.mailbox.flags
+        if isinstance(positions, range):
+            bits: Sequence[int] = column[positions.start : positions.stop]
+        else:
+            bits = [column[position] for position in positions]
+        # Ten thousand messages have some dozens of different sets of flags.
+        texts = {value: self.mailbox.flag_text(value) for value in set(bits)}
+        out = [texts[value] for value in bits]
+        for first, last in self._recent:
+            for at in range(bisect_left(uids, first), bisect_right(uids, last)):
+                out[at] = out[at] + b" \\Recent" if out[at] else b"\\Recent"
+        return out
 
     def flags_response(self) -> bytes:
         """§7.2.6 FLAGS: what may be seen here."""
@@ -159,13 +161,11 @@ class Selected:
             yield from self.new_keywords()
             uids = sorted(self._pending)
             self._pending.clear()
-            recent = self.recent_among(uids)
-            for uid in uids:
-                number, position = self.number(uid), mailbox.index(uid)
-                if number and position >= 0:
-                    # RFC 3501 §7.4.2; the UID goes with it, as RFC 7162 wants it and every client takes it.
-                    text = self.flag_text(uid, position, recent)
-                    yield b"* %d FETCH (UID %d FLAGS (%s))\r\n" % (number, uid, text)
+            shown = [uid for uid in uids if self.number(uid) and mailbox.index(uid) >= 0]
+            texts = self.flags_of(shown, [mailbox.index(uid) for uid in shown])
+            for uid, text in zip(shown, texts, strict=True):
+                # RFC 3501 §7.4.2; the UID goes with it, as RFC 7162 wants it and every client takes it.
+                yield b"* %d FETCH (UID %d FLAGS (%s))\r\n" % (self.number(uid), uid, text)
 
     def _size_updates(self, expunge: bool) -> Iterator[bytes]:
         old, now = self.uids, _uids_now(self.mailbox)

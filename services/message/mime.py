@@ -275,9 +275,14 @@ def fields_of(header: bytes) -> Fields:
     return fields
 
 
+def tree(raw: Octets) -> Part:
+    """The tree alone, without lines and sizes: half the work, and all that a search needs."""
+    return _Parser(raw).parse()
+
+
 def parse(raw: Octets) -> Message:
-    """The tree of a message. About 30 µs for an ordinary one."""
-    root = _Parser(raw).parse()
+    """The tree of a message and its sizes. About 50 µs for an ordinary one."""
+    root = tree(raw)
     lines = _Lines(raw)
     stack = [root]
     while stack:

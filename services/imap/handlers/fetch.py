@@ -7,6 +7,7 @@ read one after the other, in pieces, so that neither a mailbox nor a large messa
 
 from __future__ import annotations
 
+import contextlib
 from array import array
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ COLUMNS, CACHED, BODIES = 5000, 1000, 50
 
 # Item → the column of the cache that answers it.
 _CACHED = {b"RFC822.SIZE": "size", b"ENVELOPE": "envelope", b"BODYSTRUCTURE": "bodystructure", b"BODY": "body"}
+_PLACES = {b"UID": b" %d", b"RFC822.SIZE": b" %d", b"FLAGS": b" (%b)"}
 
 
 @dataclass(slots=True)
@@ -110,7 +112,7 @@ class _Plan:
         self.needs_tree = any(sections.needs_tree(item.section) for item in self.bodies)
         self.cached = self._cached_columns()
         # `* n FETCH (` and a place for each value: bytes need no further formatting than this.
-        places = [item + (b" %d" if item in (b"UID", b"RFC822.SIZE") else b" %b") for item in self.names]
+        places = [item + _PLACES.get(item, b" %b") for item in self.names]
         places += [item.label.replace(b"%", b"%%") + b" %b" for item in self.fields]
         self.head = b"* %d FETCH (" + b" ".join(places)
         self.step = BODIES if self.bodies else CACHED if self.cached else COLUMNS
@@ -120,7 +122,7 @@ class _Plan:
     def _cached_columns(self) -> tuple[str, ...]:
         """What to read of the cache for each message."""
         columns = [_CACHED[item] for item in self.names if item in _CACHED]
-        if self.needs_tree or self.fields:
+        if self.needs_tree:
             columns.append("parts")
         if self.fields:
             columns.append("field_order")
@@ -154,24 +156,13 @@ class _Plan:
             if item == b"UID":
                 columns.append(batch.uids)
             elif item == b"FLAGS":
-                columns.append(self._flags(batch))
+                columns.append(self.selected.flags_of(batch.uids, batch.positions))
             elif item == b"INTERNALDATE":
                 columns.append(map(internal_date, _at(self.mailbox.dates, batch.positions)))
             else:
                 columns.append(answers[_CACHED[item]])
         columns += [self._header_fields(batch, item, answers) for item in self.fields]
         return columns
-
-    def _flags(self, batch: _Batch) -> Iterable[bytes]:
-        selected = self.selected
-        recent = selected.recent_among(batch.uids)
-        if recent:
-            rows = zip(batch.uids, batch.positions, strict=True)
-            return [b"(%b)" % selected.flag_text(uid, position, recent) for uid, position in rows]
-        # Ten thousand messages have some dozens of different sets of flags.
-        bits = _at(self.mailbox.flags, batch.positions)
-        texts = {value: b"(%b)" % self.mailbox.flag_text(value) for value in set(bits)}
-        return map(texts.__getitem__, bits)
 
     def _header_fields(self, batch: _Batch, item: BodyItem, answers: dict[str, Sequence[Any]]) -> list[bytes]:
         columns = {sections.number(name): answers[sections.column(name)] for name in item.section.fields}
@@ -184,25 +175,23 @@ class _Plan:
                 present = orders[order] = [columns[number] for number in order if number in columns]
             found = sections.joined([column[at] for column in present])
             if found is None:
-                found = self._read_fields(batch.uids[at], item, answers["parts"][at])
+                found = self._read_fields(batch.uids[at], item)
             out.append(b"{%d}\r\n%b" % (len(found), found))
         return out
 
-    def _read_fields(self, uid: int, item: BodyItem, parts: bytes) -> bytes:
+    def _read_fields(self, uid: int, item: BodyItem) -> bytes:
         """From the message itself, where the cache cannot tell in which order fields stand."""
-        try:
-            with self.mailbox.open(uid) as message:
+        for _, parts in self.mailbox.answers((uid,), ("parts",)):
+            with contextlib.suppress(MessageGone), self.mailbox.open(uid) as message:
                 found = sections.locate(message, item.section, mime.unpack(parts).root)
-        except MessageGone:
-            found = b""
-        return found if isinstance(found, bytes) else b""
+                return found if isinstance(found, bytes) else b""
+        return b""
 
     def _tail(self, uid: int, newly_seen: frozenset[int]) -> bytes:
         if uid in newly_seen and not self.with_flags:
             position = self.mailbox.index(uid)
             if position >= 0:
-                text = self.selected.flag_text(uid, position, self.selected.recent_among((uid,)))
-                return b" FLAGS (%b))\r\n" % text
+                return b" FLAGS (%b))\r\n" % self.selected.flags_of((uid,), (position,))[0]
         return b")\r\n"
 
     def _with_bodies(

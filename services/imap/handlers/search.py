@@ -56,6 +56,8 @@ Evaluation = Generator[bytes, None, Found]  # yields b"" to give others a turn
 
 # What a key costs, to evaluate the cheap ones first: columns, the cache, the messages.
 _COSTS: dict[type, int] = {Header: 2, Sent: 2, Size: 2, Body: 4, Text: 4}
+# What makes text other than its octets.
+_ENCODED = (b"base64", b"quoted-printable", b"=?", b"utf-7", b"iso-2022", b"hz-gb", b"utf-16", b"utf-32")
 _FREE_HEADERS = frozenset(CACHED_FIELDS)
 
 
@@ -231,7 +233,7 @@ class _Search:
                 large.add(uid)
                 continue
             raw = message.read()
-            if self._in_message(key, raw, mime.parse(raw).root):
+            if not self._cannot_match(key.text, raw) and self._in_message(key, raw, mime.tree(raw)):
                 yield uid
         for uid, parts in self.mailbox.answers(sorted(large), ("parts",)):
             with contextlib.suppress(MessageGone), self.mailbox.open(uid) as message:
@@ -240,6 +242,15 @@ class _Search:
                 mime.read_fields(root, octets)
                 if self._in_message(key, octets, root):
                     yield uid
+
+    @staticmethod
+    def _cannot_match(needle: str, raw: bytes) -> bool:
+        """True for most messages that do not match, at a tenth of the cost of decoding them: plain ASCII throughout,
+        nothing encoded, and the word is nowhere in it. (A word: a line break may stand for a blank.)"""
+        if not (needle.isascii() and raw.isascii()) or any(blank in needle for blank in " \t\r\n"):
+            return False
+        lower = raw.lower()
+        return needle.lower().encode("ascii") not in lower and not any(mark in lower for mark in _ENCODED)
 
     def _in_message(self, key: Body | Text, octets: mime.Sliceable, root: mime.Part) -> bool:
         if isinstance(key, Text) and self._contains(text.searchable_header(octets[: root.body]), key.text):

@@ -57,16 +57,13 @@ def store(session: Session, command: Store) -> Steps:
 
 
 def _flags_of(selected: Selected, batch: list[int], *, with_uid: bool) -> bytes:
-    uids = [selected.uids[i] for i in batch]
-    recent = selected.recent_among(uids)
-    rows = [
-        (i + 1, uid, selected.flag_text(uid, position, recent))
-        for i, uid, position in zip(batch, uids, selected.positions(batch), strict=True)
-        if position >= 0
-    ]
+    rows = [(i + 1, selected.uids[i], at) for i, at in zip(batch, selected.positions(batch), strict=True) if at >= 0]
+    uids = [uid for _, uid, _ in rows]
+    texts = selected.flags_of(uids, [at for _, _, at in rows])
     if with_uid:
-        return b"".join([b"* %d FETCH (UID %d FLAGS (%s))\r\n" % row for row in rows])
-    return b"".join([b"* %d FETCH (FLAGS (%s))\r\n" % (number, flags) for number, _, flags in rows])
+        lines = [(row[0], row[1], text) for row, text in zip(rows, texts, strict=True)]
+        return b"".join([b"* %d FETCH (UID %d FLAGS (%s))\r\n" % line for line in lines])
+    return b"".join([b"* %d FETCH (FLAGS (%s))\r\n" % (row[0], text) for row, text in zip(rows, texts, strict=True)])
 
 
 def transfer(session: Session, command: Transfer) -> Steps:

@@ -146,7 +146,7 @@ def test_recent_is_claimed_by_the_first_that_may_write() -> None:
     news(writer)
     assert (writer.recent, late.recent) == (2, 1)
     assert late.is_recent(8) and not writer.is_recent(8) and writer.is_recent(5)
-    assert writer.recent_among([1, 4, 5]) == {4, 5}
+    assert writer.flags_of([1, 4, 5], [0, 3, 4]) == [b"", b"\\Recent", b"\\Recent"]
 
 
 @pytest.mark.parametrize("read_only", [False, True])
