@@ -9,6 +9,7 @@ Never talks to a network, never decides when to try again.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import os
 import sqlite3
@@ -201,7 +202,9 @@ class SqliteQueue:
         for operation in batch:
             if operation.error is None:
                 for name in operation.unwanted:
-                    self._spool.remove(name)
+                    # The row is gone for good; a file that a sick disk keeps is an orphan, removed at the next start.
+                    with contextlib.suppress(OSError):
+                        self._spool.remove(name)
 
 
 def _resolve(operation: _Operation) -> None:

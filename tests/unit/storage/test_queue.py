@@ -221,6 +221,19 @@ async def test_a_failed_commit_tells_everybody(both: Opened, _: Path) -> None:
 
 
 @opened
+async def test_a_file_that_the_disk_keeps_does_not_stop_the_queue(both: Opened, _: Path) -> None:
+    # The queue's thread ended with the unlink's error, and whoever asked it anything waited for ever.
+    def broken(name: str) -> None:
+        raise OSError("read-only file system")
+
+    await both.add("m1", "b@one.test")
+    both.spool.remove = broken  # type: ignore[method-assign]
+    async with asyncio.timeout(5):
+        await both.queue.drop("m1")
+        assert await both.queue.listing(10) == []
+
+
+@opened
 async def test_reroute_asks_again_for_each_waiting_address(both: Opened, _: Path) -> None:
     await both.add("m1", "b@one.test", "c@two.test")
     assert await both.queue.reroute(lambda address: "relay" if "two" in address else "one.test") == 1
