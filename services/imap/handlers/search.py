@@ -57,7 +57,7 @@ Evaluation = Generator[bytes, None, Found]  # yields b"" to give others a turn
 # What a key costs, to evaluate the cheap ones first: columns, the cache, the messages.
 _COSTS: dict[type, int] = {Header: 2, Sent: 2, Size: 2, Body: 4, Text: 4}
 # What makes text other than its octets.
-_ENCODED = (b"base64", b"quoted-printable", b"=?", b"utf-7", b"iso-2022", b"hz-gb", b"utf-16", b"utf-32")
+_ENCODED = (b"base64", b"quoted-printable", b"=?", b"utf-7", b"iso-2022", b"hz-gb")
 _FREE_HEADERS = frozenset(CACHED_FIELDS)
 
 
