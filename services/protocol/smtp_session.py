@@ -193,10 +193,7 @@ class SmtpSession:
         return not self._lines.empty
 
     def secure(self) -> None:
-        """The TLS handshake is done. RFC 3207 §4.2: nothing that was said before counts.
-
-        What was received since `send(220)` is the client's first words under TLS; they may come before this call.
-        """
+        """The TLS handshake is done. RFC 3207 §4.2: nothing that was said before counts; what came since `send` does."""
         self.state = State.CONNECTED
         self.secured = True
         self.authenticated = self.extended = False
@@ -399,8 +396,7 @@ class SmtpSession:
         if self.state is State.CLOSED:
             return b""
         if verb == "" and reply.code < 400:
-            # The end of a body, taken. A list server on one long connection meets a stale address now and then: only
-            # errors without mail between them tell who does not mean to deliver any.
+            # A message was taken. A list server on one long connection meets a stale address now and then.
             self._errors = 0
         elif reply.code >= 500:
             self._errors += 1
