@@ -193,7 +193,7 @@ class SmtpSession:
         return not self._lines.empty
 
     def secure(self) -> None:
-        """The TLS handshake is done. RFC 3207 §4.2: nothing that was said before counts; what came since `send` does."""
+        """The TLS handshake is done. RFC 3207 §4.2: what was said before is void, what came since `send` is not."""
         self.state = State.CONNECTED
         self.secured = True
         self.authenticated = self.extended = False
