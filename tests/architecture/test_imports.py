@@ -180,3 +180,14 @@ def test_every_home_still_exists_and_is_used() -> None:
     for package, homes in {**HOMES, "sqlite3": SQLITE_HOMES}.items():
         for home in homes:
             assert any(p == package and (m == home or m.startswith(home + "/")) for p, m in used), (package, home)
+
+
+def pinned(lock: Path) -> set[str]:
+    return set(re.findall(r"^([a-z0-9-]+==[^ ;\\]+)", lock.read_text(), re.M))
+
+
+def test_the_tests_run_with_the_packages_that_are_shipped() -> None:
+    """tests/requirements.lock holds requirements.lock's packages in the same versions, and neither names an index."""
+    shipped, tested = ROOT / "requirements.lock", ROOT / "tests" / "requirements.lock"
+    assert pinned(shipped) and not pinned(shipped) - pinned(tested)
+    assert "://" not in shipped.read_text() + tested.read_text()
