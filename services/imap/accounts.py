@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from services.directory.lookup import Directory
+from services.imap.faults import Gone
 from services.imap.parser import PARSER
 from services.runtime.events import new_trace_id
 from services.runtime.process import Context, below_reserve
@@ -33,19 +34,25 @@ SETTLE_SECONDS = 1.0  # what `AccountStore.settle` promises
 class Account:
     """One open account. Made by `Accounts.open` only."""
 
-    __slots__ = ("_lock", "_pool", "address", "idle_since", "store", "users")
+    __slots__ = ("_lock", "_pool", "address", "closed", "idle_since", "store", "users")
 
     def __init__(self, address: str, store: AccountStore, pool: ThreadPoolExecutor) -> None:
         self.address = address
         self.store = store
         self.users = 0
+        self.closed = False
         self.idle_since = 0.0
         self._pool = pool
         self._lock = asyncio.Lock()
 
     async def run(self, work: Callable[[], Result]) -> Result:
-        """`work` on a thread, alone on this account. It is not interrupted: a cancelled caller leaves it to its end."""
+        """`work` on a thread, alone on this account. It is not interrupted: a cancelled caller leaves it to its end.
+
+        Raises Gone once the store is closed.
+        """
         async with self._lock:
+            if self.closed:
+                raise Gone("the account was closed")
             future = asyncio.get_running_loop().run_in_executor(self._pool, work)
             try:
                 return await asyncio.shield(future)
@@ -112,6 +119,8 @@ class Accounts:
             for account in list(self._open.values()):
                 try:
                     await account.run(account.store.settle)
+                except Gone:
+                    continue
                 except Exception as error:
                     self._context.bug(new_trace_id(), error, "making flags durable", account=account.address)
                 if account.users <= 0 and self._context.clock() - account.idle_since > LINGER_SECONDS:
@@ -169,7 +178,12 @@ class Accounts:
 
     async def _finish(self, account: Account) -> None:
         self._open.pop(account.address, None)
+
+        def close() -> None:
+            account.closed = True
+            account.store.close()
+
         try:
-            await account.run(account.store.close)
+            await account.run(close)
         except Exception as error:
             self._context.bug(new_trace_id(), error, "closing a store", account=account.address)

@@ -44,6 +44,7 @@ class Connection(asyncio.Protocol):
         "_deadline",
         "_ending",
         "_entry",
+        "_eof",
         "_errors",
         "account",
         "appending",
@@ -73,6 +74,7 @@ class Connection(asyncio.Protocol):
         self._entry: Entry | None = Entry(self)
         self._answer: Callable[[bytes], None] | None = None  # takes the next line
         self._errors = 0
+        self._eof = False
         self._ending = ""  # BYE with these words after the command in hand
         self._deadline = 0.0
 
@@ -108,8 +110,12 @@ class Connection(asyncio.Protocol):
             self.wire.pause_reading()
 
     def eof_received(self) -> bool:
-        """The client sends no more: nothing that it could be told matters to it."""
-        return False
+        """The client sends no more. What it sent is answered first, as scripts expect that end with their input.
+
+        TLS has no half-closed connections.
+        """
+        self._eof = True
+        return self.busy and not self.secure
 
     def connection_lost(self, error: Exception | None) -> None:
         """Give everything back. A command that is being carried out is finished, its answer has nobody to go to."""
@@ -262,20 +268,25 @@ class Connection(asyncio.Protocol):
         if isinstance(event, Command):
             self._command(event.octets)
         elif isinstance(event, Line):
-            answer, self._answer = self._answer, None
-            self.reader.lines(False)
-            if answer is not None:
-                answer(event.octets)
+            self._line(event.octets)
         elif isinstance(event, LiteralAnnounced):
             literals.announced(self, event)
         elif isinstance(event, LiteralChunk):
             if self.appending is not None:
                 self.appending.take(self, event.octets)
         elif isinstance(event, Faulty):
-            self._answer = None
+            if self._answer is not None:
+                self._line(event.reason.encode("ascii"))  # not what is awaited, whatever that is
+                return
             # Behind a message: the line has no tag of its own, and the next command is not its end.
             tag = event.tag if self.appending is None else self.appending.give_up(self)
             self.fault(tag or b"*", event.reason)
+
+    def _line(self, octets: bytes) -> None:
+        answer, self._answer = self._answer, None
+        self.reader.lines(False)
+        if answer is not None:
+            answer(octets)
 
     async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
         try:
@@ -302,6 +313,8 @@ class Connection(asyncio.Protocol):
                     self.idle.poke()
                 if not self.busy:
                     self._pump()
+                if self._eof and not self.busy:
+                    self.wire.close()
 
     def _let_go(self) -> None:
         if self.appending is not None:

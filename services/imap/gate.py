@@ -37,12 +37,20 @@ Record = Callable[[str, str, str], None]
 class Gate:
     """Checks log-ins for all connections of the room."""
 
-    def __init__(self, context: Context, directory: AuthDirectory, passwords: Passwords, facts: FactQueue) -> None:
-        """Reads the bans that an earlier process left."""
+    def __init__(
+        self,
+        context: Context,
+        directory: AuthDirectory,
+        passwords: Passwords,
+        facts: FactQueue,
+        gateways: Iterable[str] = (),
+    ) -> None:
+        """Reads the bans that an earlier process left. `gateways` are addresses that stand for everybody."""
         settings = context.settings
         self._context, self._directory, self._passwords, self._facts = context, directory, passwords, facts
         self.throttle = Throttle(
-            Rules(window=settings.ban_window, address_guesses=settings.ban_failures, ban=settings.ban_seconds)
+            Rules(window=settings.ban_window, address_guesses=settings.ban_failures, ban=settings.ban_seconds),
+            gateways,
         )
         self._key = os.urandom(32)  # of the fingerprints of wrong passwords; dies with the process
         self._path = os.path.join(settings.room_dir, BANS_FILE)

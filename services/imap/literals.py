@@ -26,7 +26,7 @@ LITERAL_LIMIT, EARLY_LITERAL_LIMIT = 65_536, 4096
 # How much of a refused literal that comes without asking is read and thrown away before the connection is ended
 # instead: as much as a client that does not know our limit would send in good faith.
 DRAIN_FACTOR = 2
-# A body is in memory up to here (`Incoming`); beyond, the disk is waited for.
+# A body is in memory up to here (`Incoming`); beyond, the disk is waited for after each such amount.
 IN_MEMORY = 262_144
 BEHIND = "unexpected text behind the message"
 
@@ -87,27 +87,39 @@ async def _begin(connection: Connection, session: Session, tag: bytes, append: A
 
 
 class Appending:
-    """An APPEND whose message is arriving."""
+    """An APPEND whose message is arriving. Where it cannot be kept (a full disk) the rest is read and thrown away."""
 
-    __slots__ = ("_append", "_sink", "_tag", "_undrained")
+    __slots__ = ("_append", "_failed", "_sink", "_tag", "_undrained")
 
     def __init__(self, tag: bytes, append: Append, sink: Incoming) -> None:
         self._tag, self._append, self._sink = tag, append, sink
         self._undrained = 0
+        self._failed: Refusal | None = None
 
     def take(self, connection: Connection, octets: bytes) -> None:
         """A piece of the message."""
+        if self._failed is not None:
+            return
         self._sink.write(octets)
         self._undrained += len(octets)
         if self._undrained > IN_MEMORY:
             self._undrained = 0
-            connection.start(self._sink.drain())
+            connection.start(self._drain(connection))
+
+    async def _drain(self, connection: Connection) -> None:
+        try:
+            await self._sink.drain()
+        except OSError as error:
+            self._failed = connection.refusal_for(error, "APPEND")
+            self.close()
 
     def end(self, connection: Connection, session: Session, rest: bytes) -> None:
         """The command's end: `rest` is what stood behind the message."""
         if rest.strip(b" "):
             self.close()
             connection.fault(self._tag, BEHIND)
+        elif self._failed is not None:
+            connection.refuse(self._tag, self._failed)
         else:
             connection.start(self._store(connection, session))
 

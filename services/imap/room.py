@@ -17,6 +17,7 @@ from services.imap.peers import Door, Peers
 from services.imap.watch import Watches
 from services.runtime.facts import FactQueue
 from services.runtime.internal_http import serve_http
+from services.runtime.gateways import default_gateways
 from services.runtime.listener import Listener, listen, listen_tls
 from services.runtime.process import Context
 from services.runtime.tls import ServerCertificates
@@ -35,7 +36,7 @@ async def serve(context: Context) -> None:
     passwords = Passwords()
     facts = FactQueue(context, os.path.join(settings.room_dir, FACTS_FILE))
     accounts = Accounts(context, directory, LocalNotifier())
-    gate = Gate(context, directory, passwords, facts)
+    gate = Gate(context, directory, passwords, facts, default_gateways())
     peers = Peers(settings.max_connections, settings.max_connections_per_peer)
     listeners: list[Listener] = []
     async with asyncio.TaskGroup() as group:

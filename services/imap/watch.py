@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from services.imap.accounts import Account, Accounts
+from services.imap.faults import Gone
 from services.imap.inotify import Inotify
 from services.runtime.events import new_trace_id
 from services.runtime.process import Context
@@ -158,7 +159,7 @@ class Watches:
             if changes.added:
                 # Parsed while the client is still reading "EXISTS": what it asks for next is ready-made.
                 await account.run(lambda: [None for _ in mailbox.parsed(changes.added)])
-        except MailboxMissing:
+        except (MailboxMissing, Gone):
             for (address, mailboxid), watch in list(self._watches.items()):
                 if watch.mailbox is mailbox:
                     self._poke(watch)

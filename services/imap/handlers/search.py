@@ -46,8 +46,8 @@ from services.storage.maildir import SYSTEM_FLAGS
 if TYPE_CHECKING:
     from services.imap.session import Session, Steps
 
-# Messages read between two turns of the account's other sessions.
-STEP = 100
+# Messages read, and cached answers looked at, between two turns of the account's other sessions.
+STEP, CACHED_STEP = 100, 1000
 # Up to this size a message is read whole and parsed: faster than looking up its parts one by one.
 WHOLE = 262_144
 
@@ -170,8 +170,9 @@ class _Search:
     def _by_content(self, key: Body | Text | Header | Sent | Size, among: Sequence[int]) -> Evaluation:
         found: set[int] = set()
         uids = self.selected.uids
-        for start in range(0, len(among), STEP):
-            batch = among[start : start + STEP]
+        step = STEP if _cost(key) > 2 else CACHED_STEP
+        for start in range(0, len(among), step):
+            batch = among[start : start + step]
             numbers = {uids[i]: i for i in batch}
             if isinstance(key, Body | Text):
                 matched = self._read(key, list(numbers))

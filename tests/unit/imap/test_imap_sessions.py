@@ -10,6 +10,7 @@ import pytest
 
 from services.imap import connection as connection_module
 from services.imap import wire as wire_module
+from services.storage.incoming import Incoming
 from services.storage.mailbox import Mailbox
 from tests.unit.imap.imap_world import ANN, BOB, Client, World, letters, run, until, world
 
@@ -433,5 +434,38 @@ def test_fetching_a_few_of_many_finds_their_cached_answers(tmp_path: Path) -> No
             for _ in range(2):
                 answers = await client.ok("FETCH 1,5,7 (UID RFC822.SIZE)")
                 assert [answer.split()[1] for answer in answers] == [b"1", b"5", b"7"]
+
+    run(work())
+
+
+def test_a_disk_that_fills_while_a_message_arrives_refuses_that_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: Incoming) -> None:
+        raise OSError(28, "No space left on device")
+
+    async def work() -> None:
+        async with world(tmp_path) as place:
+            client = await Client.logged_in(place.port)
+            with monkeypatch.context() as patch:
+                patch.setattr(Incoming, "flush", full)
+                answer = await client.refused(b"APPEND INBOX {2000000+}\r\n" + b"x" * 2_000_000)
+            assert answer == b"NO [OVERQUOTA] the disk is full\r\n"
+            await client.append(b"a small one\r\n")
+            assert b"* STATUS INBOX (MESSAGES 1)\r\n" in await client.ok("STATUS INBOX (MESSAGES)")
+
+    run(work())
+
+
+def test_a_store_closed_under_a_session_ends_it(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with world(tmp_path) as place:
+            client = await Client.logged_in(place.port, select="INBOX")
+            await place.accounts.shut(ANN)
+            client.send(b"a NOOP\r\n")
+            assert await client.response() == b"* BYE the account was closed\r\n"
+            again = await Client.logged_in(place.port, select="INBOX")
+            await again.ok("NOOP")
+            assert place.record.of("bug") == []
 
     run(work())
