@@ -16,7 +16,6 @@ import hashlib
 import hmac
 import os
 import secrets
-import socket
 from dataclasses import dataclass
 
 from services.admin.sessions import Session, Sessions
@@ -26,6 +25,7 @@ from services.directory.models import Account
 from services.directory.passwords import Busy, Passwords
 from services.policy.throttle import Rules, Throttle, address_key
 from services.runtime.events import new_trace_id
+from services.runtime.gateways import default_gateways
 from services.runtime.process import Context
 
 AT_ONCE = 4  # attempts of one address that wait for their answer together; more would undo the delay
@@ -165,15 +165,3 @@ def write_token(admin_dir: str, url: str) -> str:
         json.dump({"url": url, "token": token}, file)
     os.replace(path + ".new", path)
     return token
-
-
-def default_gateways(path: str = "/proc/net/route") -> list[str]:
-    """The IPv4 gateways of this machine or container."""
-    found = []
-    with contextlib.suppress(OSError, ValueError, IndexError), open(path, encoding="ascii") as file:
-        for line in file.readlines()[1:]:
-            fields = line.split()
-            if fields[1] == "00000000":
-                # The kernel prints the address as a number in the machine's byte order; little-endian on both of ours.
-                found.append(socket.inet_ntoa(bytes.fromhex(fields[2])[::-1]))
-    return found

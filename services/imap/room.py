@@ -16,8 +16,8 @@ from services.imap.gate import Gate
 from services.imap.peers import Door, Peers
 from services.imap.watch import Watches
 from services.runtime.facts import FactQueue
-from services.runtime.internal_http import serve_http
 from services.runtime.gateways import default_gateways
+from services.runtime.internal_http import serve_http
 from services.runtime.listener import Listener, listen, listen_tls
 from services.runtime.process import Context
 from services.runtime.tls import ServerCertificates

@@ -13,13 +13,14 @@ import ssl
 from dataclasses import dataclass
 
 from services.directory.lookup import DirectoryUnavailable, SnapshotDirectory
+from services.runtime.gateways import default_gateways
 from services.runtime.internal_http import Client, Request, Response, Routes, serving
 from services.runtime.listener import listen
 from services.runtime.process import Context
 from services.runtime.tls import ServerCertificates
 from services.runtime.values import MIB
 from services.smtp.engine import Engine
-from services.smtp.gateway import Watch, default_gateways
+from services.smtp.gateway import Watch
 from services.smtp.handler import EngineConfig
 from services.smtp_in.deliver import Courier
 from services.smtp_in.forward import Forwarder

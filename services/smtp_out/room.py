@@ -15,6 +15,7 @@ from services.directory.lookup import DirectoryUnavailable, SnapshotDirectory
 from services.directory.passwords import Passwords
 from services.runtime.dns import Resolver
 from services.runtime.facts import FactQueue
+from services.runtime.gateways import default_gateways
 from services.runtime.internal_http import serve_http
 from services.runtime.listener import Listener, listen, listen_tls
 from services.runtime.process import Context
@@ -22,7 +23,6 @@ from services.runtime.tls import ServerCertificates
 from services.smtp.engine import Connections, Engine, EngineConfig, EngineDoor, Handler
 from services.smtp_out.endpoints import Endpoints
 from services.smtp_out.forwards import Forwards
-from services.smtp_out.gateways import gateways
 from services.smtp_out.login import Logins
 from services.smtp_out.next_hop import destination_of, relay_address
 from services.smtp_out.outgoing import Sending
@@ -85,7 +85,7 @@ async def _run(context: Context, spool: Spool, queue: Queue) -> None:
     directory = SnapshotDirectory(settings.auth_dir)
     passwords = Passwords()
     facts = FactQueue(context, os.path.join(settings.room_dir, "facts.jsonl"))
-    logins = Logins(context, directory, passwords, facts, gateways())
+    logins = Logins(context, directory, passwords, facts, default_gateways())
     signer = Signer(context)
 
     def goes_to(address: str) -> str:

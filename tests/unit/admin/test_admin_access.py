@@ -9,7 +9,6 @@ import httpx
 import pytest
 from admin_room import ADMIN, PASSWORD, token
 
-from services.admin.access import default_gateways
 from services.admin.sessions import IDLE_SECONDS, LONGEST_SECONDS, MOST, Session, Sessions
 
 API = "/api/v1/accounts"
@@ -243,21 +242,3 @@ def test_many_at_once_are_all_answered(admin_room):
     for thread in threads:
         thread.join()
     assert len(results) == 100 and set(results) == {200, 201}
-
-
-@pytest.mark.parametrize(
-    ("table", "gateways"),
-    [
-        (
-            "Iface\tDestination\tGateway\neth0\t00000000\t0151D60A\t0003\neth0\t0051D60A\t00000000\t0001\n",
-            ["10.214.81.1"],
-        ),
-        ("Iface\n", []),
-        ("Iface\ngarbage\n", []),
-        ("", []),
-    ],
-)
-def test_gateways_of_this_machine(tmp_path, table, gateways):
-    (tmp_path / "route").write_text(table)
-    assert default_gateways(str(tmp_path / "route")) == gateways
-    assert default_gateways(str(tmp_path / "missing")) == []

@@ -11,6 +11,7 @@ from services.directory.lookup import DirectoryUnavailable
 from services.directory.passwords import Busy
 from services.imap import gate as gate_module
 from services.imap.faults import Refusal
+from services.imap.gate import Gate
 from services.protocol.sasl import PasswordCredentials
 from tests.unit.imap.imap_world import ANN, BOB, PASSWORD, Client, World, run, world
 
@@ -86,6 +87,19 @@ def test_guesses_ban_the_address_and_the_ban_is_told_and_kept(tmp_path: Path) ->
             assert [one.key for one in place.gate.unban(PEER)] == [PEER]
             assert place.record.of("unban")[0]["key"] == PEER
             assert await enter(place) == ANN
+
+    run(work())
+
+
+def test_a_gateway_from_which_everybody_comes_is_never_banned(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with world(tmp_path, ban_failures=3) as place:
+            gate = Gate(place.context, place.directory, place.gate._passwords, place.facts, [PEER])  # type: ignore[arg-type]
+            gate.throttle.rules = replace(gate.throttle.rules, longest_delay=0.01)
+            behind = replace(place, gate=gate)
+            for number in range(6):
+                assert await enter(behind, ANN, f"guess {number}") in ("AUTHENTICATIONFAILED", "UNAVAILABLE")
+            assert not [ban for ban in gate.throttle.bans(place.context.clock()) if ban.key == PEER]
 
     run(work())
 

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from services.smtp.gateway import CERTAIN_AFTER, Watch, default_gateways
+from services.runtime.gateways import default_gateways
+from services.smtp.gateway import CERTAIN_AFTER, Watch
 
 V4 = """Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT
 eth0\t00000000\t010014AC\t0003\t0\t0\t0\t00000000\t0\t0\t0

@@ -17,7 +17,6 @@ from services.runtime.secrets import Secrets
 from services.runtime.values import Settings
 from services.smtp.client import Timeouts
 from services.smtp_out import queue_runner
-from services.smtp_out.gateways import gateways
 from services.smtp_out.queue_runner import QueueRunner
 from services.storage.queue import NewMessage
 from services.storage.queue_store import SqliteQueue
@@ -225,18 +224,3 @@ def test_a_slow_destination_wears_out_and_recovers(tmp_path: Path) -> None:
             await until(lambda: len(remote.messages) == 2)
 
     play(test)
-
-
-def test_gateways_are_read_from_the_routes(tmp_path: Path) -> None:
-    four, six = tmp_path / "route", tmp_path / "ipv6_route"
-    four.write_text(
-        "Iface\tDestination\tGateway\tFlags\n"
-        "eth0\t00000000\t010012AC\t0003\n"  # 172.18.0.1, little-endian
-        "eth0\t000012AC\t00000000\t0001\n"
-    )
-    six.write_text(
-        "00000000000000000000000000000000 00 00000000000000000000000000000000 00 fd000000000000000000000000000001 x\n"
-        "fd000000000000000000000000000000 40 00000000000000000000000000000000 00 00000000000000000000000000000000 x\n"
-    )
-    assert gateways(str(four), str(six)) == ["172.18.0.1", "fd00::1"]
-    assert gateways(str(tmp_path / "none"), str(tmp_path / "none")) == []
