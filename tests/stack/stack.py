@@ -97,6 +97,8 @@ class Stack:
             **{name: value for name, value in os.environ.items() if not name.startswith(("COMPOSE_", "MAILSTEAD_"))},
             "COMPOSE_PROJECT_NAME": project,
             "MAILSTEAD_SUBNET": self.subnet,
+            # Two working copies can be tested at once when each builds images of another tag.
+            "MAILSTEAD_VERSION": os.environ.get("MAILSTEAD_TEST_VERSION", "0.1.0"),
         }
         self.host = {
             **{PORTS[name]: str(port) for name, port in self.ports.items()},
