@@ -50,10 +50,16 @@ def variables(settings: Settings) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def seven_rooms(folder: Path) -> Iterator[dict[str, int]]:
-    """The rooms as processes of their own on loopback; room → pid, once all are healthy."""
-    ports = single._free_ports()
-    housed = dataclasses.replace(single._housed(Settings(), str(folder), ports), single_process=False)
+def seven_rooms(
+    folder: Path, settings: Settings | None = None, ports: dict[str, int] | None = None
+) -> Iterator[dict[str, int]]:
+    """The rooms as processes of their own on loopback; room → pid, once all are healthy.
+
+    `ports` are the single process's by name; they are filled in where the caller gives an empty dict.
+    """
+    ports = {} if ports is None else ports
+    ports.update(single._free_ports())
+    housed = dataclasses.replace(single._housed(settings or Settings(), str(folder), ports), single_process=False)
     for room in single.ROOMS:
         os.makedirs(os.path.join(housed.events_dir, room))
         os.makedirs(os.path.join(housed.room_dir, room))
