@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import Field, ValidationError, create_model
 from pydantic_settings import BaseSettings
 
-from services.runtime.values import Setting, Settings, defaults, described
+from services.runtime.values import TRUTH_PATTERN, Setting, Settings, defaults, described
 
 # What a container or shell has of its own; anything else that is not a setting was meant as one and misspelt.
 FOREIGN = re.compile(
@@ -138,4 +138,10 @@ def _allowed(name: str, setting: Setting) -> str:
         return "an address such as admin@example.org"
     if setting.pattern.endswith("[0-9]{1,5}"):
         return "host:port"
+    if setting.pattern == TRUTH_PATTERN:
+        return "true or false"
+    if "https?" in setting.pattern:
+        return "a URL such as https://hooks.example.org/mail"
+    if setting.pattern.startswith("|[1-9]"):
+        return "a whole number from 10"
     return "a domain name such as example.org"

@@ -34,6 +34,7 @@ def _setting(default: Any, why: str, file: str = "", **limits: Any) -> Any:
 DOMAIN_PATTERN = r"(?=.{4,253}$)([a-z0-9_]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z0-9][a-z0-9-]{0,61}[a-z0-9]"
 ADDRESS_PATTERN = r"[^@\s\"<>,;:\\\[\]()]{1,64}@" + DOMAIN_PATTERN
 HOST_PORT_PATTERN = r"(\[[0-9a-fA-F:.]+\]|[^\s:\[\]]*):[0-9]{1,5}"
+TRUTH_PATTERN = r"|true|false|t|f|1|0"  # as Go's strconv.ParseBool, which Watchtower uses
 
 MIB = 1 << 20
 
@@ -187,8 +188,71 @@ class Settings:
     )
 
     # --- updates: env/updater.env -----------------------------------------------------------------------------
+    update_mode: str = _setting(
+        "watch",
+        "watch: newer images are reported, and replaced when you say `mailstead update run`. update: they are "
+        "replaced by themselves. off: nobody looks. A container's label `mailstead.update` says otherwise for it "
+        "alone.",
+        "updater",
+        choices=("off", "watch", "update"),
+    )
     update_schedule: str = _setting(
-        "30 4 * * *", "When the updater compares images with their registries: a cron line (UTC).", "updater"
+        "30 4 * * *",
+        "When the updater compares images with their registries: a cron line (UTC), or `@every 6h`.",
+        "updater",
+    )
+    update_min_age: int = _setting(
+        24,
+        "Hours that an image must be old before it is taken by itself: a bad release is usually withdrawn within a "
+        "day. A run by hand does not wait.",
+        "updater",
+        least=0,
+        most=8760,
+    )
+    update_cleanup: str = _setting(
+        "yes",
+        "Whether images of earlier updates are removed; those before the last one stay, for a rollback.",
+        "updater",
+        choices=("yes", "no"),
+    )
+    update_health_seconds: int = _setting(
+        60,
+        "Seconds that new containers may take to become healthy, and mail to go through them, before the old ones "
+        "come back. Mail waits at its senders meanwhile.",
+        "updater",
+        least=5,
+        most=900,
+    )
+    update_webhook_url: str = _setting(
+        "",
+        "Where each result is posted to as JSON (http or https). Empty: nowhere. Administrators are sent mail anyway.",
+        "updater",
+        pattern=r"|https?://[^\s/]+(/\S*)?",
+    )
+    watchtower_poll_interval: str = _setting(
+        "",
+        "Watchtower's words are understood, and win over the ones above where they are set. Seconds between two looks.",
+        "updater",
+        pattern=r"|[1-9][0-9]{1,6}",
+    )
+    watchtower_schedule: str = _setting(
+        "", "Watchtower's cron line of six fields, seconds first; instead of the interval.", "updater"
+    )
+    watchtower_cleanup: str = _setting("", "true or false: as UPDATE_CLEANUP.", "updater", pattern=TRUTH_PATTERN)
+    watchtower_monitor_only: str = _setting(
+        "", "true: UPDATE_MODE=watch; false: UPDATE_MODE=update.", "updater", pattern=TRUTH_PATTERN
+    )
+    watchtower_no_restart: str = _setting(
+        "",
+        "true: newer images are pulled, but no container is replaced; your next `docker compose up -d` does it.",
+        "updater",
+        pattern=TRUTH_PATTERN,
+    )
+    watchtower_label_enable: str = _setting(
+        "",
+        "true: only containers with the label `com.centurylinklabs.watchtower.enable=true` (or `mailstead.update`).",
+        "updater",
+        pattern=TRUTH_PATTERN,
     )
 
     # --- DNS: env/dns.env -------------------------------------------------------------------------------------
