@@ -1,5 +1,8 @@
 """Who may ask: an administrator with a password (page, HTTP Basic) or a session; the command line with its token.
 
+On the page everyone with an account may log in; whoever is no administrator sees what is theirs and nothing else
+(`web/pages.py` refuses them every other path, `api/guard.py` the whole API).
+
 Every password that is tried goes through one throttle (`policy/throttle.py`), wherever it comes in; every log-in is
 recorded. The answer to a wrong password never says which part was wrong. Through a port that Docker publishes, all
 peers arrive as the bridge's gateway, and in one process as loopback: such an address is nobody's, so it is slowed and
@@ -35,10 +38,17 @@ COMMAND_LINE = "command line"
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who asks: an administrator's address, or the command line. `session` is set for the page alone."""
+    """Who asks: an account's address, or the command line. `session` is set for the page alone.
+
+    `peer` is where from, as this room sees it, and `via` by which door: page, API or command line; both are recorded
+    with each change.
+    """
 
     name: str
     session: Session | None = None
+    administrator: bool = True
+    peer: str = ""
+    via: str = ""
 
 
 class Denied(Exception):
@@ -64,14 +74,17 @@ class Access:
         self._guess_key = secrets.token_bytes(32)
         self._running: dict[str, int] = {}
 
-    async def log_in(self, peer: str, name: str, password: str) -> Account:
-        """The administrator whom `name` (address or user name) and `password` are. Raises Denied."""
+    async def log_in(self, peer: str, name: str, password: str, *, anyone: bool = False) -> Account:
+        """Whom `name` (address or user name) and `password` are: an administrator, or with `anyone` any account.
+
+        Raises Denied.
+        """
         source = address_key(peer)
         if self._running.get(source, 0) >= AT_ONCE:
             raise Denied(429, "too many log-ins at once from there; try again in a few seconds", retry_after=5)
         self._running[source] = self._running.get(source, 0) + 1
         try:
-            return await self._checked(peer, name.strip(), password)
+            return await self._checked(peer, name.strip(), password, anyone)
         finally:
             self._running[source] -= 1
             if not self._running[source]:
@@ -79,24 +92,28 @@ class Access:
 
     async def open_session(self, account: Account) -> str:
         """The token of a new session for the page."""
-        return self._sessions.open(account.address, await self._mark(account.address))
+        return self._sessions.open(account.address, (await self._standing(account.address))[0])
 
-    async def by_session(self, token: str) -> Actor | None:
-        """Whose session `token` is; None where it has ended, or where its account may no longer."""
-        session = self._sessions.find(token)
+    async def by_session(self, token: str, peer: str = "", *, used: bool = True) -> Actor | None:
+        """Whose session `token` is; None where it has ended, or where its account may no longer.
+
+        `used` False: a page that refreshes itself is nobody at work, and keeps no session alive.
+        """
+        session = self._sessions.find(token, used=used)
         if session is None:
             return None
-        if session.mark != await self._mark(session.account):
+        mark, administrator = await self._standing(session.account)
+        if session.mark != mark:
             self._sessions.close(token)
             return None
-        return Actor(session.account, session)
+        return Actor(session.account, session, administrator, peer, "page")
 
     async def by_header(self, authorization: str, peer: str) -> Actor:
         """Whom an Authorization header names: Bearer (the command line's token) or Basic. Raises Denied."""
         scheme, _, value = authorization.partition(" ")
         if scheme.lower() == "bearer":
             if hmac.compare_digest(value.strip().encode("utf-8", "replace"), self._token.encode()):
-                return Actor(COMMAND_LINE)
+                return Actor(COMMAND_LINE, via=COMMAND_LINE)
             raise Denied(401, "the token is wrong")
         if scheme.lower() == "basic":
             try:
@@ -104,10 +121,10 @@ class Access:
             except (binascii.Error, UnicodeDecodeError):
                 name = colon = password = ""
             if colon:
-                return Actor((await self.log_in(peer, name, password)).address)
+                return Actor((await self.log_in(peer, name, password)).address, peer=peer, via="API")
         raise Denied(401, "log in with an administrator's address and password")
 
-    async def _checked(self, peer: str, name: str, password: str) -> Account:
+    async def _checked(self, peer: str, name: str, password: str, anyone: bool) -> Account:
         find = self._database.account if "@" in name else self._database.account_by_login
         found = await asyncio.to_thread(find, key(name))
         account = found.account if found else None
@@ -129,20 +146,21 @@ class Access:
             await asyncio.sleep(penalty.delay)
             raise Denied(401, "wrong address or password")
         self._throttle.succeeded(peer, who, now)
-        if not account.administrator:
+        if not account.administrator and not anyone:
             self._record(peer, who, "reject", "the account is no administrator")
             raise Denied(403, f"{who} is no administrator")
         self._record(peer, who, "accept", "")
         return account
 
-    async def _mark(self, address: str) -> str:
-        """Says which password `address` has while it is an administrator in use; "" matches no session."""
+    async def _standing(self, address: str) -> tuple[str, bool]:
+        """(which password `address` has while it is in use, whether it is an administrator)."""
 
-        def read() -> str:
+        def read() -> tuple[str, bool]:
             found = self._database.account(address)
-            if found is None or not found.account.enabled or not found.account.administrator:
-                return secrets.token_hex(8)  # matches nothing
-            return hashlib.sha256(self._database.password_hash(address).encode()).hexdigest()[:32]
+            if found is None or not found.account.enabled:
+                return secrets.token_hex(8), False  # matches no session
+            mark = hashlib.sha256(self._database.password_hash(address).encode()).hexdigest()[:32]
+            return mark, found.account.administrator
 
         return await asyncio.to_thread(read)
 

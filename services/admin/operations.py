@@ -270,5 +270,12 @@ class Operations:
 
     def _record(self, actor: Actor, what: str, **fields: Json) -> None:
         self._context.events.emit(
-            "admin-change", new_trace_id(), outcome="accept", by=actor.name, reason=what, **fields
+            "admin-change",
+            new_trace_id(),
+            outcome="accept",
+            by=actor.name,
+            via=actor.via,
+            peer=actor.peer,
+            reason=what,
+            **fields,
         )

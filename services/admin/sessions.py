@@ -1,8 +1,8 @@
 """Who is logged in on the page: a random token in a cookie, its hash and what belongs to it here.
 
 Kept in `admin_dir/sessions.json` (0600), so that an update of this container logs nobody out. A session ends after 12
-hours without a request, after a week in any case, at a log-out, and when the account's password changes, is disabled or
-is no administrator any more (`access.py` compares the mark). The file holds no token that could be used.
+hours without a request, after a week in any case, at a log-out, and when the account's password changes or it is
+disabled (`access.py` compares the mark). The file holds no token that could be used.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 
 IDLE_SECONDS = 12 * 3600.0
 LONGEST_SECONDS = 7 * 86_400.0
-MOST = 200  # an owner has a few; the oldest go first
+MOST = 200  # a family has a few each; the oldest go first
 COOKIE = "mailstead"
 
 
@@ -64,13 +64,14 @@ class Sessions:
         self._write()
         return token
 
-    def find(self, token: str) -> Session | None:
-        """The session of this token, counted as used; None where it has ended."""
+    def find(self, token: str, *, used: bool = True) -> Session | None:
+        """The session of this token, counted as used unless `used` is False; None where it has ended."""
         session = self._by_hash.get(_hash(token))
         now = self._clock()
         if session is None or not _lives(session, now):
             return None
-        session.seen = now
+        if used:
+            session.seen = now
         return session
 
     def close(self, token: str) -> None:

@@ -99,7 +99,9 @@ def _story(trace: str, find: Find) -> tuple[Story, list[str]]:
 def _kind(events: Sequence[Event]) -> str:
     if any(event.get(name) for event in events for name in ("conn", "queue_id", "message_id", "recipient")):
         return "message"
-    return "connection" if any(event.get("peer") for event in events) else "note"
+    # A change has a peer too, its author's.
+    peers = [event for event in events if event.get("peer") and event["kind"] != "admin-change"]
+    return "connection" if peers else "note"
 
 
 def flat(stories: Sequence[Story]) -> list[Event]:

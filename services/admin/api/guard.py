@@ -57,9 +57,11 @@ def actors(access: Access) -> Actors:
         peer = request.client.host if request.client else ""
         if authorization := request.headers.get("authorization"):
             return await access.by_header(authorization, peer)
-        found = await access.by_session(request.cookies.get(COOKIE, ""))
+        found = await access.by_session(request.cookies.get(COOKIE, ""), peer)
         if found is None or found.session is None:
             raise Denied(401, "log in with an administrator's address and password")
+        if not found.administrator:
+            raise Denied(403, f"{found.name} is no administrator")
         given = request.headers.get(FORM_TOKEN_HEADER, "")
         # A cookie alone says that the browser was here before, not that its owner wanted this.
         if request.method not in ("GET", "HEAD") and not found.session.is_form_token(given):

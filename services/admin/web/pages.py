@@ -79,6 +79,8 @@ class Pages:
             if actor is None:
                 target = request.url.path if request.method == "GET" else "/"
                 return RedirectResponse("/login" + (f"?next={target}" if target != "/" else ""), 303)
+            if not actor.administrator:
+                return self._forbidden(actor)
             try:
                 return await show(request, actor)
             except TOLD as error:
@@ -94,6 +96,8 @@ class Pages:
             actor = await self._actor(request)
             if actor is None or actor.session is None:
                 return RedirectResponse("/login", 303)
+            if not actor.administrator:
+                return self._forbidden(actor)
             form = await read_form(request)
             if not actor.session.is_form_token(form.get(FORM_TOKEN, "")):
                 problem = _("This form is not from this log-in. Go back, reload the page, and try again.")
@@ -120,8 +124,13 @@ class Pages:
         lasting = "public, max-age=31536000, immutable" if request.url.query == version else "no-cache"
         return Response(content, media_type=kind, headers={"Cache-Control": lasting})
 
+    def _forbidden(self, actor: Actor) -> Response:
+        problem = _("This page is for administrators.")
+        return self.render("problem.html", actor, 403, problem=problem, title=_("Not for this account"))
+
     async def _actor(self, request: Request) -> Actor | None:
-        return await self.parts.access.by_session(request.cookies.get(COOKIE, ""))
+        peer = request.client.host if request.client else ""
+        return await self.parts.access.by_session(request.cookies.get(COOKIE, ""), peer)
 
 
 def notify(session: Session | None, kind: str, text: str) -> None:
