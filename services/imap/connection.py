@@ -24,6 +24,7 @@ from services.protocol import imap_responses as respond
 from services.protocol.imap_commands import Authenticate, BadCommand, ClientId, Enable, Login, Simple, Tagged
 from services.protocol.imap_parse import parse
 from services.protocol.imap_reader import Command, CommandReader, Event, Faulty, Line, LiteralAnnounced, LiteralChunk
+from services.protocol.lines import HTTP_METHODS
 from services.runtime.events import new_trace_id
 
 if TYPE_CHECKING:
@@ -341,6 +342,9 @@ class Connection(asyncio.Protocol):
         try:
             tagged = parse(octets)
         except BadCommand as error:
+            if self.session is None and error.tag.decode("ascii", "replace") in HTTP_METHODS:
+                self.end("this is no web server")
+                return
             condition = b"NO" if error.code else b"BAD"
             self.refuse(error.tag, Refusal(str(error), error.code, condition))
             return

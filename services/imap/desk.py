@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +12,7 @@ from services.imap.gate import Gate
 from services.imap.peers import Peers
 from services.imap.watch import Watches
 from services.runtime.process import Context
+from services.runtime.tls import ContextNow
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Desk:
     peers: Peers
     group: asyncio.TaskGroup
     loop: asyncio.AbstractEventLoop
-    tls: ssl.SSLContext | None
+    tls: ContextNow | None
     max_message_size: int
     max_errors: int
     login_timeout: float

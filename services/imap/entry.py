@@ -56,10 +56,10 @@ class Entry:
 
     async def _handshake(self) -> None:
         connection = self._connection
-        context = connection.desk.tls
-        assert context is not None
+        tls = connection.desk.tls
+        assert tls is not None
         try:
-            await connection.wire.start_tls(connection, context)
+            await connection.wire.start_tls(connection, tls())
         except (OSError, TimeoutError) as error:
             connection.emit("tls", outcome="reject", reason=str(error) or "the handshake was not finished in time")
             connection.wire.abort()

@@ -13,6 +13,9 @@ import enum
 import re
 
 CRLF = b"\r\n"
+# What a browser begins with when a page sends it to us, or when somebody between it and its server turns it round
+# (ALPACA, 2021: the certificate is good for both). A request's headers and body are lines that we would go on to obey.
+HTTP_METHODS = frozenset(["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PRI"])
 
 
 class LineFault(enum.Enum):

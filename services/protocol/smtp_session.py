@@ -28,7 +28,7 @@ from collections.abc import Callable
 
 from services.protocol import reply as replies
 from services.protocol import sasl
-from services.protocol.lines import BodyFault, BodyReader, LineFault, LineReader
+from services.protocol.lines import HTTP_METHODS, BodyFault, BodyReader, LineFault, LineReader
 from services.protocol.reply import Reply
 from services.protocol.smtp_events import (
     Answer,
@@ -219,7 +219,7 @@ class SmtpSession:
             return self._answer(replies.NOT_IMPLEMENTED, close=verb == "BDAT")
         # RFC 2033 §4.1: LHLO instead of HELO and EHLO, and only there.
         if allowed is None or (verb in _HELLOS and (verb == "LHLO") is not self.offer.lmtp):
-            return self._answer(replies.NOT_RECOGNISED)
+            return self._answer(replies.NOT_RECOGNISED, close=verb in HTTP_METHODS)
         if len(line) > MAX_COMMAND_LINE - 2 and verb != "AUTH":
             return self._answer(replies.LINE_TOO_LONG, verb)
         if verb in ENDS_GROUP and not self._lines.empty:

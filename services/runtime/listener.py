@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-import ssl
 from collections.abc import Callable, Collection
 from typing import Protocol
+
+from services.runtime.tls import ContextNow
 
 # Handshakes at once in one listener; who comes then waits in the kernel's queue. Each costs 100 KiB and a core 1 ms.
 MAX_HANDSHAKES = 128
@@ -105,7 +106,7 @@ class Door(Protocol):
 async def listen_tls(
     factory: Callable[[], asyncio.BaseProtocol],
     address: str,
-    context: ssl.SSLContext,
+    context: ContextNow,
     door: Door,
     *,
     backlog: int = BACKLOG,
@@ -127,7 +128,7 @@ class TlsServer:
         self,
         listening: socket.socket,
         factory: Callable[[], asyncio.BaseProtocol],
-        context: ssl.SSLContext,
+        context: ContextNow,
         door: Door,
         handshake_seconds: float,
     ) -> None:
@@ -172,7 +173,7 @@ class TlsServer:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
             await self._loop.connect_accepted_socket(
-                self._factory, connection, ssl=self._context, ssl_handshake_timeout=self._seconds
+                self._factory, connection, ssl=self._context(), ssl_handshake_timeout=self._seconds
             )
         except OSError as error:  # ssl.SSLError and TimeoutError are
             connection.close()

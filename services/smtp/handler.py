@@ -8,7 +8,6 @@ no further command of that connection is read. An exception in a hook is our bug
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
@@ -19,6 +18,7 @@ from services.protocol.sasl import PasswordCredentials
 from services.protocol.smtp_offer import Offer
 from services.protocol.smtp_syntax import MailParameters, Path, RcptParameters
 from services.runtime.events import Events, NoEvents
+from services.runtime.tls import ContextNow
 
 if TYPE_CHECKING:
     from services.smtp.engine import Engine, Envelope, Session
@@ -165,7 +165,7 @@ class EngineConfig:
 
     hostname: str
     size_limit: int
-    tls: ssl.SSLContext | None = None  # offered as STARTTLS unless implicit_tls
+    tls: ContextNow | None = None  # offered as STARTTLS unless implicit_tls
     implicit_tls: bool = False
     lmtp: bool = False
     auth: tuple[str, ...] = ()  # SASL mechanisms to offer

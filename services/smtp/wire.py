@@ -116,7 +116,7 @@ class Wire:
         transport = await self._loop.start_tls(
             self._transport,
             protocol,
-            self._config.tls,
+            self._config.tls(),
             server_side=True,
             ssl_handshake_timeout=self._config.handshake_timeout,
         )

@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 from dataclasses import dataclass
 
 from services.directory.lookup import DirectoryUnavailable, SnapshotDirectory
@@ -17,7 +16,7 @@ from services.runtime.gateways import default_gateways
 from services.runtime.internal_http import Client, Request, Response, Routes, serving
 from services.runtime.listener import listen
 from services.runtime.process import Context
-from services.runtime.tls import ServerCertificates
+from services.runtime.tls import ContextNow, ServerCertificates
 from services.runtime.values import MIB
 from services.smtp.engine import Engine
 from services.smtp.gateway import Watch
@@ -134,7 +133,7 @@ class Reserve:
         return self._free
 
 
-def _assemble(context: Context, deliveries: Deliveries, imap: Client, tls: ssl.SSLContext) -> Parts:
+def _assemble(context: Context, deliveries: Deliveries, imap: Client, tls: ContextNow) -> Parts:
     settings = context.settings
     directory = SnapshotDirectory(settings.routing_dir)
     forwarder = Forwarder(context, directory.is_local)

@@ -82,7 +82,7 @@ async def against_submission(dialogue: Dialogue) -> None:
     implicit = dialogue.settings["server"] == "submissions"
     handler = Submission()
     config = EngineConfig(
-        "mail.example.test", 1_000_000, tls=server_context(), implicit_tls=implicit, auth=("PLAIN", "LOGIN"),
+        "mail.example.test", 1_000_000, tls=server_context, implicit_tls=implicit, auth=("PLAIN", "LOGIN"),
         require_auth=True, events=handler,
     )  # fmt: skip
     if implicit:

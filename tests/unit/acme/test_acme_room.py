@@ -73,7 +73,7 @@ def play(folder: Path, story: Callable[[World], Awaitable[None]], **values: str)
     async def whole() -> None:
         (folder / "certs").mkdir(exist_ok=True)
         certificates = tls.ServerCertificates(str(folder / "certs"))
-        server = await asyncio.start_server(echo, "127.0.0.1", 0, ssl=certificates.context)
+        server = await asyncio.start_server(echo, "127.0.0.1", 0, ssl=certificates.context())
         world = World(folder, server.sockets[0].getsockname()[1], **values)
         running = asyncio.create_task(room.serve(world.context))
         following = asyncio.create_task(certificates.follow())

@@ -191,13 +191,13 @@ async def world(folder: Path, *, tls: ssl.SSLContext | None = None, **changes: A
         peers = Peers(settings.max_connections, settings.max_connections_per_peer)
         api = Api(context, directory, accounts, gate, watches, peers)
         desk = Desk(
-            context, accounts, gate, watches, peers, group, loop, tls, settings.max_message_size, settings.max_errors,
+            context, accounts, gate, watches, peers, group, loop, tls and (lambda: tls), settings.max_message_size, settings.max_errors,
             settings.imap_login_timeout, settings.imap_idle_timeout,
         )  # fmt: skip
         open_desk = replace(desk, plaintext_login=True)
         listeners += [await listen(partial(Connection, each), "127.0.0.1:0") for each in (open_desk, desk)]
         if tls is not None:
-            listeners.append(await listen_tls(partial(Connection, desk), "127.0.0.1:0", tls, Door(desk)))
+            listeners.append(await listen_tls(partial(Connection, desk), "127.0.0.1:0", lambda: tls, Door(desk)))
         ports = [listener.port for listener in listeners]
         sweeper = group.create_task(peers.sweep())
         try:

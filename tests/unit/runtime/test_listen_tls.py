@@ -70,7 +70,7 @@ def context(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
 def test_a_hello_that_comes_with_the_connection_is_not_lost(loop: Loop, context: ssl.SSLContext) -> None:
     # Upgrading in connection_made lost it on uvloop whenever the client was quick; the client then waited for ever.
     async def story() -> None:
-        listener = await listen_tls(Greeter, "127.0.0.1:0", context, Door())
+        listener = await listen_tls(Greeter, "127.0.0.1:0", lambda: context, Door())
 
         async def client() -> bytes:
             reader, writer = await asyncio.open_connection("127.0.0.1", listener.port, ssl=client_context(verify=False))
@@ -88,7 +88,7 @@ def test_a_hello_that_comes_with_the_connection_is_not_lost(loop: Loop, context:
 def test_who_is_not_admitted_gets_no_handshake(loop: Loop, context: ssl.SSLContext) -> None:
     async def story() -> None:
         door = Door(most=0)
-        listener = await listen_tls(Greeter, "127.0.0.1:0", context, door)
+        listener = await listen_tls(Greeter, "127.0.0.1:0", lambda: context, door)
         with pytest.raises(OSError):
             async with asyncio.timeout(5):
                 await asyncio.open_connection("127.0.0.1", listener.port, ssl=client_context(verify=False))
@@ -101,7 +101,7 @@ def test_who_is_not_admitted_gets_no_handshake(loop: Loop, context: ssl.SSLConte
 def test_a_silent_or_babbling_peer_is_ended_and_named(loop: Loop, context: ssl.SSLContext) -> None:
     async def story() -> None:
         door = Door()
-        listener = await listen_tls(Greeter, "127.0.0.1:0", context, door, handshake_seconds=0.05)
+        listener = await listen_tls(Greeter, "127.0.0.1:0", lambda: context, door, handshake_seconds=0.05)
         for said in (b"", b"EHLO me\r\n"):
             reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
             writer.write(said)

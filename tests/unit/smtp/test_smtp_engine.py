@@ -530,7 +530,7 @@ def test_starttls(factory: Callable[[], asyncio.AbstractEventLoop]) -> None:
         assert (await client.say(".")).startswith("250")
         assert len(bench.hooks.finished[0]) == 3_600_000
 
-    run(story, factory, tls=server_context())
+    run(story, factory, tls=server_context)
 
 
 @pytest.mark.parametrize("factory", LOOPS)
@@ -545,7 +545,7 @@ def test_a_failed_handshake_is_recorded_and_leaves_nothing(factory: Callable[[],
         assert bench.events.of("tls", outcome="error")
         assert bench.hooks.called.count("DISCONNECT") == 1
 
-    run(story, factory, tls=server_context())
+    run(story, factory, tls=server_context)
 
 
 def test_nothing_said_in_clear_is_read_as_if_tls_had_carried_it() -> None:
@@ -561,7 +561,7 @@ def test_nothing_said_in_clear_is_read_as_if_tls_had_carried_it() -> None:
         await until(lambda: len(bench.config.connections) == 0)
         assert "MAIL" not in bench.hooks.called
 
-    run(story, tls=server_context())
+    run(story, tls=server_context)
 
 
 def test_a_client_that_refuses_the_certificate_does_no_harm() -> None:
@@ -573,7 +573,7 @@ def test_a_client_that_refuses_the_certificate_does_no_harm() -> None:
         await until(lambda: len(bench.config.connections) == 0)
         assert (await (await bench.client()).say("NOOP")).startswith("250")
 
-    run(story, tls=server_context())
+    run(story, tls=server_context)
 
 
 class Pipe(asyncio.Transport):
