@@ -33,7 +33,7 @@ from services.runtime.process import (
     open_record,
     received,
 )
-from services.runtime.values import Settings
+from services.runtime.values import Settings, WrongSetting
 
 # Started in this order, stopped in the other: who is asked comes before who asks.
 ROOMS = ("acme", "dkim", "admin", "imap", "smtp-out", "smtp-in", "updater")
@@ -66,7 +66,7 @@ def main() -> None:
         print(f"mailstead: warning: {line}", file=sys.stderr)
     try:
         settings = environment.read(given)
-    except environment.WrongSetting as error:
+    except WrongSetting as error:
         print(f"mailstead: cannot start: {error}", file=sys.stderr)
         sys.exit(EXIT_WRONG_SETTING)
     ports = _free_ports() if arguments.ports == "auto" else PORTS
@@ -203,6 +203,9 @@ async def _room(context: Context, serve: Serve, ended: asyncio.Event) -> int:
     try:
         await serve(context)
         return 0
+    except WrongSetting as error:
+        context.log("error", f"cannot start: {error}")
+        return EXIT_WRONG_SETTING
     except Exception as error:
         context.log("error", f"cannot go on: {error}")
         context.bug("", error, "running")

@@ -13,13 +13,9 @@ from typing import Protocol
 
 from services.acme import self_signed
 from services.acme.certificate import Incomplete, Pair, Unusable, covers, names_of, read
-from services.runtime.values import Settings
+from services.runtime.values import Settings, WrongSetting
 
 LETSENCRYPT = "/etc/letsencrypt"  # where compose.yaml mounts it; certbot's own path, so that its links resolve
-
-
-class WrongSetting(OSError):
-    """The settings name no source; ends the start with this text."""
 
 
 class Source(Protocol):

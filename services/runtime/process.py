@@ -2,7 +2,8 @@
 
 `python -m services.smtp_in` calls `start`: a short start process validates the environment with pydantic, then
 executes the same program with the values on an inherited file descriptor (pydantic stays behind). `run` gives the room
-its `Context`, stops it on SIGTERM or SIGINT and leaves with status 0, or 1 when the room failed.
+its `Context`, stops it on SIGTERM or SIGINT and leaves with status 0, with 78 for a setting that the room itself finds
+wrong (a path that only it can look at), or with 1 when it failed.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from typing import Any, NoReturn
 from services.runtime.events import EventLog, Events, new_trace_id
 from services.runtime.health import Health
 from services.runtime.secrets import Secrets
-from services.runtime.values import Settings
+from services.runtime.values import Settings, WrongSetting
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 FLUSH_SECONDS = 0.5
@@ -83,7 +84,7 @@ def start(room: str, serve: str) -> None:
         print(f"{room}: warning: {line}", file=sys.stderr)
     try:
         values = environment.read_environment()
-    except environment.WrongSetting as error:
+    except WrongSetting as error:
         print(f"{room}: cannot start: {error}", file=sys.stderr)
         sys.exit(EXIT_WRONG_SETTING)
     execute(f"services.{room.replace('-', '_')}", dataclasses.asdict(values), environment.search_path())
@@ -156,6 +157,9 @@ async def _until_stopped(room: str, settings: Settings, events: EventLog, serve:
     context.log("info", "starting")
     try:
         await serve(context)
+    except WrongSetting as error:
+        context.log("error", f"cannot start: {error}")
+        return EXIT_WRONG_SETTING
     except Exception as error:
         identity = new_trace_id()
         if isinstance(error, OSError) and not context.health.started:

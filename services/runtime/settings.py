@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import Field, ValidationError, create_model
 from pydantic_settings import BaseSettings
 
-from services.runtime.values import TRUTH_PATTERN, Setting, Settings, defaults, described
+from services.runtime.values import TRUTH_PATTERN, Setting, Settings, WrongSetting, defaults, described
 
 # What a container or shell has of its own; anything else that is not a setting was meant as one and misspelt.
 FOREIGN = re.compile(
@@ -30,10 +30,6 @@ COMPOSE_ONLY = frozenset(
         *("ADMIN_PORT", "BIND_ADDRESS", "ADMIN_BIND", "MAIL_UID", "MAIL_GID", "LETSENCRYPT_DIR"),
     }
 )
-
-
-class WrongSetting(ValueError):
-    """A variable has a value that is not allowed; the message is one line for the owner."""
 
 
 def read(environment: Mapping[str, str]) -> Settings:
@@ -134,6 +130,8 @@ def _allowed(name: str, setting: Setting) -> str:
     if isinstance(default, int):
         least = "any" if setting.least is None else str(setting.least)
         return f"a whole number from {least}" + (f" to {setting.most}" if setting.most is not None else " up")
+    if setting.form:
+        return setting.form
     if "@" in setting.pattern:
         return "an address such as admin@example.org"
     if setting.pattern.endswith("[0-9]{1,5}"):

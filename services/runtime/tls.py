@@ -9,7 +9,7 @@ belongs to a context, so it is changed by a fresh one every few hours (12 KiB, g
 who steals it from memory reads no TLS 1.2 session of the day before (RFC 9325 §3.4). With TLS 1.3 a resumed session
 has keys of its own anyway, since OpenSSL resumes with a new key exchange alone (psk_dhe_ke).
 
-No ALPN is offered and a client's is passed over (RFC 7301 §3.2 lets a server): mail clients send none. What a browser
+No ALPN is offered and a client's is passed over: mail clients send none. What a browser
 could be made to say to us by a confusion of protocols is cut off where HTTP is heard (`protocol/lines.py`).
 """
 

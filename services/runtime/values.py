@@ -13,6 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 
+class WrongSetting(ValueError):
+    """A variable has a value that is not allowed; the message is one line for the owner. Ends the start with 78."""
+
+
 @dataclass(frozen=True, slots=True)
 class Setting:
     """What is known of one variable beside its default: where it stands, why it is so, what is allowed."""
@@ -23,6 +27,7 @@ class Setting:
     least: int | None = None
     most: int | None = None
     pattern: str = ""
+    form: str = ""  # what a value looks like, where the pattern alone does not tell a person
     secret: bool = False
 
 
@@ -33,6 +38,10 @@ def _setting(default: Any, why: str, file: str = "", **limits: Any) -> Any:
 # A host name by RFC 1123 §2.1 with at least one dot: a bare name cannot receive mail from outside.
 DOMAIN_PATTERN = r"(?=.{4,253}$)([a-z0-9_]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z0-9][a-z0-9-]{0,61}[a-z0-9]"
 ADDRESS_PATTERN = r"[^@\s\"<>,;:\\\[\]()]{1,64}@" + DOMAIN_PATTERN
+# host, host:port, [host], [host]:port, or an IPv6 address with or without brackets.
+RELAY_PATTERN = (
+    r"|\[[^\s\[\]@/]+\](:[0-9]{1,5})?|[^\s\[\]@/:]+(:[0-9]{1,5})?|[0-9a-fA-F]*:[0-9a-fA-F:.]*:[0-9a-fA-F:.]*"
+)
 HOST_PORT_PATTERN = r"(\[[0-9a-fA-F:.]+\]|[^\s:\[\]]*):[0-9]{1,5}"
 TRUTH_PATTERN = r"|true|false|t|f|1|0"  # as Go's strconv.ParseBool, which Watchtower uses
 
@@ -88,6 +97,8 @@ class Settings:
         "Send through this relay (smtp-relay.brevo.com, [smtp.example.net]:465). Empty: deliver to each domain's MX, "
         "which needs port 25 outward.",
         "relay",
+        pattern=RELAY_PATTERN,
+        form="host, host:port or [host]:port",
     )
     relay_port: int = _setting(587, "The relay's port, unless RELAY_HOST names one.", "relay", least=1, most=65535)
     relay_user: str = _setting("", "Log-in name at the relay. Empty: no log-in.", "relay")

@@ -24,11 +24,12 @@ from services.smtp.engine import Connections, Engine, EngineConfig, EngineDoor, 
 from services.smtp_out.endpoints import Endpoints
 from services.smtp_out.forwards import Forwards
 from services.smtp_out.login import Logins
-from services.smtp_out.next_hop import destination_of, relay_address
+from services.smtp_out.next_hop import destination_of
 from services.smtp_out.outgoing import Sending
 from services.smtp_out.queue_runner import QueueRunner
 from services.smtp_out.signing import Signer
 from services.smtp_out.submission import Submission
+from services.smtp_out.tls_policy import check_relay
 from services.storage.errors import StorageError
 from services.storage.queue import Queue, Recovery
 from services.storage.queue_store import SqliteQueue
@@ -39,13 +40,10 @@ FOLLOW_SECONDS = 2.0
 
 
 async def serve(context: Context) -> None:
-    """Run until `context.stop`. Raises OSError where the spool or a port cannot be had, or RELAY_HOST is wrong."""
+    """Run until `context.stop`. Raises OSError where the spool or a port cannot be had, WrongSetting for the relay."""
     settings = context.settings
     if settings.relay_host:
-        try:
-            relay_address(settings)
-        except ValueError as error:
-            raise OSError(str(error)) from None
+        check_relay(settings)
     os.makedirs(settings.room_dir, exist_ok=True)
     spool = Spool(settings.spool_dir)
     try:

@@ -17,7 +17,7 @@ import ssl
 from dataclasses import dataclass
 
 from services.runtime.tls import client_context
-from services.runtime.values import Settings
+from services.runtime.values import Settings, WrongSetting
 from services.smtp.client import Tls
 from services.smtp_out.next_hop import LOCAL, RELAY, relay_address
 
@@ -43,6 +43,23 @@ class TlsPolicy:
 @functools.cache
 def _context(verify: bool, ca_file: str) -> ssl.SSLContext:
     return client_context(verify=verify, ca_file=ca_file)
+
+
+def check_relay(settings: Settings) -> None:
+    """Raises WrongSetting where RELAY_HOST is no host, or the relay could never be verified with RELAY_CA_FILE."""
+    try:
+        relay_address(settings)
+    except ValueError as error:
+        raise WrongSetting(str(error)) from None
+    policy = tls_policy(RELAY, settings)
+    try:
+        policy.context(settings.relay_ca_file)
+    except OSError as error:  # ssl.SSLError is one
+        why = "is no PEM file of certificates" if isinstance(error, ssl.SSLError) else error.strerror or str(error)
+        raise WrongSetting(
+            f"RELAY_CA_FILE={settings.relay_ca_file!r} (env/relay.env) cannot be used: {why}; it is a path as this "
+            "container sees it, below /etc/mailstead/relay"
+        ) from None
 
 
 def tls_policy(destination: str, settings: Settings) -> TlsPolicy:

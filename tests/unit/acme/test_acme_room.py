@@ -20,7 +20,7 @@ from services.runtime.events import NoEvents
 from services.runtime.health import Health
 from services.runtime.internal_http import Client
 from services.runtime.process import Context
-from services.runtime.values import Settings
+from services.runtime.values import Settings, WrongSetting
 
 HOST = "mail.example.test"
 
@@ -184,7 +184,7 @@ def test_a_wrong_setting_ends_the_start(tmp_path: Path, values: dict[str, str], 
     async def story(world: World) -> None:
         pytest.fail("it started")
 
-    with pytest.raises(OSError, match=words):
+    with pytest.raises(WrongSetting, match=words):
         play(tmp_path, story, **values)
 
 

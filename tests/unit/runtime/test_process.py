@@ -23,6 +23,9 @@ async def serve(context):
     context.events.emit("connect", "t")
     if context.settings.mail_domain == "fails.test":
         raise OSError(98, "cannot listen on :25: Address already in use")
+    if context.settings.mail_domain == "wrong.test":
+        from services.runtime.values import WrongSetting
+        raise WrongSetting("SSL_CERT_PATH='' (env/tls.env) is not allowed")
     print(json.dumps([context.room, context.settings.mail_domain, dict(os.environ), "pydantic" in sys.modules]), flush=True)
     await context.stop.wait()
 """
@@ -62,6 +65,13 @@ def test_a_failing_room_ends_with_status_one(tmp_path: Path) -> None:
     _, errors = process.communicate(timeout=20)
     assert process.returncode == 1
     assert "cannot listen on :25" in errors
+
+
+def test_a_setting_that_only_the_room_can_find_wrong_ends_it_as_any_wrong_setting(tmp_path: Path) -> None:
+    process = _start(tmp_path, "wrong.test")
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 78  # scripts/up waits no longer then
+    assert errors.splitlines()[-1] == "smtp-in: error: cannot start: SSL_CERT_PATH='' (env/tls.env) is not allowed"
 
 
 def test_the_executed_room_has_a_clean_environment_and_no_pydantic(tmp_path: Path) -> None:

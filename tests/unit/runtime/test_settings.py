@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from services.runtime import settings
-from services.runtime.values import described
+from services.runtime.values import WrongSetting, described
 
 
 def test_defaults_need_no_environment() -> None:
@@ -35,15 +35,36 @@ def test_values_are_typed_and_empty_means_unset() -> None:
         ("ADMIN_ADDRESS", "admin", "an address such as admin@example.org"),
         ("RESOLVER", "unbound", "host:port"),
         ("SINGLE_PROCESS", "perhaps", "true or false"),
+        ("RELAY_HOST", "smtp://relay.test", "host, host:port or [host]:port"),
+        ("RELAY_HOST", "relay.test:smtp", "host, host:port or [host]:port"),
+        ("RELAY_HOST", "us@relay.test", "host, host:port or [host]:port"),
+        ("RELAY_HOST", "[relay.test", "host, host:port or [host]:port"),
     ],
 )
 def test_wrong_value_is_one_line_with_variable_value_and_what_is_allowed(name: str, value: str, allowed: str) -> None:
-    with pytest.raises(settings.WrongSetting) as caught:
+    with pytest.raises(WrongSetting) as caught:
         settings.read({name: value})
     text = str(caught.value)
     assert text.startswith(f"{name}={value!r}")
     assert text.endswith(allowed)
     assert "\n" not in text
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "relay.test",
+        "relay.test:465",
+        "[relay.test]:465",
+        "[relay.test]",
+        "192.0.2.1",
+        "[2001:db8::1]:25",
+        "::1",
+        "relay",
+    ],
+)
+def test_a_relay_is_written_in_any_of_the_usual_ways(host: str) -> None:
+    assert settings.read({"RELAY_HOST": host}).relay_host == host
 
 
 def test_unknown_variables_are_named_with_the_nearest_known_one() -> None:
