@@ -76,6 +76,10 @@ ports_are_free() {
     ids=$(docker ps -q --filter "label=com.docker.compose.project=$1" --filter status=running --filter status=restarting)
     # shellcheck disable=SC2086
     mine=$([[ -z $ids ]] || docker inspect --format '{{range .HostConfig.PortBindings}}{{range .}}:{{.HostPort}} {{end}}{{end}}' $ids)
+    # On this machine's own network nothing is published: there a listener is told its addresses by variables.
+    # shellcheck disable=SC2086
+    [[ -z $ids ]] || mine+=" "$(docker inspect --format '{{if eq .HostConfig.NetworkMode "host"}}{{range .Config.Env}}{{println .}}{{end}}{{end}}' $ids |
+        sed -n 's/^[A-Z]*_LISTEN=//p' | sed 's/,/ /g; s/$/ /' | tr -d '\n')
     for entry in SMTP_PORT:25 SUBMISSIONS_PORT:465 SUBMISSION_PORT:587 IMAPS_PORT:993 IMAP_PORT:143 ADMIN_PORT:8080; do
         variable=${entry%:*}
         port=$(setting "$variable" "${entry#*:}")

@@ -118,7 +118,8 @@ class Resolver:
             host, port = host_and_port(self._server)
             loop = asyncio.get_running_loop()
             entries = await loop.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
-            self._at = str(entries[0][4][0])
+            # unbound listens on IPv4 alone, whatever other addresses Docker gives its container.
+            self._at = str(min(entries, key=lambda entry: entry[0] != socket.AF_INET)[4][0])
             self._resolver = dns.asyncresolver.Resolver(configure=False)
             self._resolver.nameservers = [self._at]
             self._resolver.port = port

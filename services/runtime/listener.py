@@ -33,42 +33,50 @@ def host_and_port(address: str) -> tuple[str, int]:
 
 
 def bind(address: str) -> list[socket.socket]:
-    """Sockets bound to `address`: one for v4 and one for v6 where the host is empty and the kernel has IPv6.
+    """Sockets bound to `address`, which may be several separated by commas, the one for the world first.
 
-    Raises OSError with the address in its text, so that the owner sees which port is taken.
+    An empty host is one socket for v4 and one for v6 where the kernel has IPv6. An address that an earlier wildcard
+    covers on the same port needs none of its own. Raises OSError with the address in its text, so that the owner sees
+    which port is taken.
     """
-    host, port = host_and_port(address)
-    families: list[tuple[int, str]]
-    if host:
-        families = [
-            (int(entry[0]), str(entry[4][0])) for entry in socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)
-        ]
-        families = families[:1] if port == 0 else families
-    else:
-        families = [(socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")]
     sockets: list[socket.socket] = []
+    everywhere: set[tuple[int, int]] = set()  # family and port that a wildcard has
     with contextlib.ExitStack() as on_failure:
-        for family, name in families:
-            try:
-                opened = socket.socket(family, socket.SOCK_STREAM)
-            except OSError:
-                continue  # a kernel without IPv6
-            on_failure.callback(opened.close)
-            opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                # One socket per family: peers on v4 must not show as ::ffff:192.0.2.1 in records and bans.
-                opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            try:
-                opened.bind((name, port or (sockets[0].getsockname()[1] if sockets else 0)))
-            except OSError as error:
-                if family == socket.AF_INET6 and sockets and not host:
-                    opened.close()
-                    continue  # IPv6 is switched off in this container
-                raise OSError(error.errno, f"cannot listen on {address}: {error.strerror}") from None
-            opened.setblocking(False)
-            sockets.append(opened)
+        for part in address.split(","):
+            host, port = host_and_port(part.strip())
+            for family, name in _families(host, port):
+                if (family, port) in everywhere:
+                    continue
+                try:
+                    opened = socket.socket(family, socket.SOCK_STREAM)
+                except OSError:
+                    continue  # a kernel without IPv6
+                on_failure.callback(opened.close)
+                opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family == socket.AF_INET6:
+                    # One socket per family: peers on v4 must not show as ::ffff:192.0.2.1 in records and bans.
+                    opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                try:
+                    opened.bind((name, port or (sockets[0].getsockname()[1] if sockets else 0)))
+                except OSError as error:
+                    if family == socket.AF_INET6 and sockets and not host:
+                        opened.close()
+                        continue  # IPv6 is switched off in this container
+                    raise OSError(error.errno, f"cannot listen on {part.strip()}: {error.strerror}") from None
+                opened.setblocking(False)
+                sockets.append(opened)
+                if name in ("0.0.0.0", "::") and port:
+                    everywhere.add((family, port))
         on_failure.pop_all()
     return sockets
+
+
+def _families(host: str, port: int) -> list[tuple[int, str]]:
+    """Address family and numeric address of each socket that `host` asks for."""
+    if not host:
+        return [(socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")]
+    found = [(int(entry[0]), str(entry[4][0])) for entry in socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)]
+    return found[:1] if port == 0 else found
 
 
 class Listener:

@@ -182,6 +182,13 @@ class Settings:
     out_concurrency: int = _setting(
         20, "Outgoing connections at once; 4 of them to one destination.", "queue", least=1, most=500
     )
+    out_ipv6: str = _setting(
+        "no",
+        "Whether mail goes to other domains' servers over IPv6 too. Large providers refuse it from an address without "
+        "a PTR record, which homes seldom have. no: over IPv6 only to servers that have no IPv4 address.",
+        "queue",
+        choices=("yes", "no"),
+    )
 
     # --- records: env/events.env ------------------------------------------------------------------------------
     events_days: int = _setting(
@@ -294,6 +301,8 @@ class Settings:
     room_dir: str = _setting("/var/lib/mailstead/room", "A room's own small durable state.")
     secrets_dir: str = _setting("/run/mailstead/secrets", "The secrets this room shares with its peers.")
 
+    # Each may be several host:port separated by commas, the one for the world first: on the host's own network the
+    # neighbours come in by an address of the stack's, whatever BIND_ADDRESS says.
     smtp_listen: str = _setting(":25", "smtp-in: host:port; an empty host is every v4 and v6 address.")
     lmtp_listen: str = _setting(":24", "smtp-in: LMTP from smtp-out.")
     submissions_listen: str = _setting(":465", "smtp-out: implicit TLS.")

@@ -7,29 +7,29 @@ nothing about it. Used by smtp-in; `runtime/gateways.py` reads which addresses t
 
 from __future__ import annotations
 
-# So many connections from the gateway and from nobody else: before, it may be the owner who tries the port.
+# So many connections from the gateway: before, it may be the owner who tries the port.
 CERTAIN_AFTER = 20
 
 
 class Watch:
-    """Finds out whether everybody arrives from a gateway."""
+    """Finds out whether peers arrive from a gateway, all of them or those of one family."""
 
     def __init__(self, gateways: frozenset[str]) -> None:
         """`gateways` as `runtime.gateways` gives them."""
         self._gateways = gateways
         self._from_gateway = 0
-        self._decided = not gateways
         self.collapsed = ""  # the gateway's address, once it is certain
 
     def saw(self, peer: str) -> bool:
-        """Count a connection; True once, when it became certain."""
-        if self._decided:
-            return False
-        if peer not in self._gateways:
-            self._decided = True  # a true address arrived: peers are told apart
+        """Count a connection; True once, when it became certain.
+
+        Peers with addresses of their own beside it prove nothing: Docker's proxy carries IPv6 to a bridge without it
+        while IPv4 peers keep theirs, and acme looks at the certificate from a network of its own.
+        """
+        if self.collapsed or peer not in self._gateways:
             return False
         self._from_gateway += 1
         if self._from_gateway < CERTAIN_AFTER:
             return False
-        self._decided, self.collapsed = True, peer
+        self.collapsed = peer
         return True

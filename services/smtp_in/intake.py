@@ -66,7 +66,10 @@ class Intake:
         verdict = policy.connection()
         self._record(verdict, session.trace, peer=peer, port=port)
         if self._gateway.saw(peer):
-            reason = f"every peer seems to come from the gateway {peer}: nobody is banned or limited by that address"
+            reason = (
+                f"peers come from the gateway {peer}, which hides their addresses (this machine's own, or IPv6 before "
+                "Docker 27: docs/network.md): nobody is banned or limited by that address"
+            )
             self._context.log("warning", reason)
             self._context.events.emit("connect", session.trace, peer=peer, stage="gateway", reason=reason)
         return verdict.reply

@@ -3,7 +3,8 @@
     {"smtp": {"connections"}, "lmtp": {"connections"}, "messages", "gateway", "hints": {"waiting", "lost"},
      "directory": generation or 0}
 
-`messages` were taken since the start; `gateway` is the address that all peers seem to come from, "" where they do not.
+`messages` were taken since the start; `gateway` is the address that all peers, or all of one family, seem to come from,
+"" where they do not.
 """
 
 from __future__ import annotations

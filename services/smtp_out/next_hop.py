@@ -135,6 +135,9 @@ class Hops:
             except (NoSuchName, NoAnswer):
                 continue
             hops += [Hop(address, self._settings.mx_port, name) for address in addresses]
+        if self._settings.out_ipv6 == "no":
+            # A refusal for want of a PTR is permanent: it would be the answer, and IPv4 would never be tried.
+            hops = [hop for hop in hops if ":" not in hop.host] or hops
         if hops:
             return hops[:MAX_HOPS]
         if later is not None:

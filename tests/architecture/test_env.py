@@ -14,11 +14,13 @@ from services.runtime import settings, values
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted((ROOT / "env").glob("*.env.example"))
-COMPOSE = (ROOT / "compose.yaml").read_text()
+COMPOSE = "".join(path.read_text() for path in sorted(ROOT.glob("compose*.yaml")))
 # Not settings: the C library's, and what Compose alone reads.
 BESIDE = {"mailstead": {"TZ"}}
 # Interpolated by Compose, but nothing for a person to set: scripts/up tells the build what it was made from.
 INTERNAL = {"MAILSTEAD_SOURCE"}
+# Read by scripts/up and by Compose itself, so interpolated nowhere.
+NETWORK = {"NETWORK_MODE": "auto", "COMPOSE_FILE": "compose.yaml"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,7 @@ def test_a_secret_has_no_value_anywhere(name: str) -> None:
 
 
 def test_ports_has_exactly_what_compose_interpolates() -> None:
-    used: dict[str, set[str]] = {}
+    used: dict[str, set[str]] = {name: {default} for name, default in NETWORK.items()}
     for name, default in re.findall(r"\$\{([A-Z_]+)(?::-([^}]*))?\}", COMPOSE):
         used.setdefault(name, set()).add(default)
     assert not re.findall(r"\$\{(?![A-Z_]+:-[^}]*\})[^}]*\}", COMPOSE), "every interpolation has a default"

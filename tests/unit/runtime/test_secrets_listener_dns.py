@@ -61,6 +61,37 @@ def test_an_empty_host_is_both_families_on_one_port_with_plain_v4_peers() -> Non
             each.close()
 
 
+@pytest.mark.parametrize(
+    ("first", "families"),
+    [
+        ("", {socket.AF_INET: 1, socket.AF_INET6: 1}),
+        ("0.0.0.0", {socket.AF_INET: 1}),
+        ("127.0.0.2", {socket.AF_INET: 2}),
+    ],
+)
+def test_an_address_that_a_wildcard_covers_needs_no_socket_of_its_own(first: str, families: dict[int, int]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        port = held.getsockname()[1]
+    sockets = listener.bind(f"{first}:{port}, 127.0.0.1:{port}")
+    try:
+        opened = [each.family for each in sockets]
+        assert {family: opened.count(family) for family in families} == families
+        assert {each.getsockname()[1] for each in sockets} == {port}
+    finally:
+        for each in sockets:
+            each.close()
+
+
+def test_of_several_addresses_the_one_that_is_taken_is_named_and_the_others_are_let_go() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        free = held.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(OSError, match=f"cannot listen on {address}:"):
+            listener.bind(f"127.0.0.1:{free},{address}")
+    socket.create_server(("127.0.0.1", free)).close()
+
+
 def test_a_taken_port_is_named() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"

@@ -12,7 +12,7 @@ from services.smtp.client import Tls
 from services.smtp_out.next_hop import LOCAL, MAX_HOPS, RELAY, Hops, NoRoute, destination_of, relay_address
 from services.smtp_out.tls_policy import tls_policy
 
-SETTINGS = Settings(mail_domain="home.test", lmtp_address="smtp-in:24")
+SETTINGS = Settings(mail_domain="home.test", lmtp_address="smtp-in:24", out_ipv6="yes")
 ZONE: dict[tuple[str, str], list[object]] = {
     ("far.test", "MX"): [(20, "mx2.far.test"), (10, "mx1.far.test")],
     ("mx1.far.test", "A"): ["192.0.2.1"],
@@ -29,6 +29,7 @@ ZONE: dict[tuple[str, str], list[object]] = {
     ("slow.far.test", "A"): [TemporaryFailure("timeout")],
     ("slow.far.test", "AAAA"): [TemporaryFailure("timeout")],
     ("halfslow.test", "MX"): [(10, "slow.far.test"), (20, "mx2.far.test")],
+    ("six.test", "AAAA"): ["2001:db8::6"],
     ("nomail.test", "TXT"): [b"x"],
     ("backup.test", "MX"): [(10, "mx1.far.test"), (20, "mail.home.test"), (30, "mx2.far.test")],
     ("mine.test", "MX"): [(10, "MAIL.home.test."), (20, "mx2.far.test")],
@@ -61,6 +62,13 @@ DIRECT = [
 @pytest.mark.parametrize(("destination", "servers"), DIRECT)
 def test_servers_in_order(destination: str, servers: list[str]) -> None:
     assert find(destination) == servers
+
+
+def test_without_ipv6_outward_a_server_is_asked_by_ipv4_where_it_has_any() -> None:
+    quiet = dataclasses.replace(SETTINGS, out_ipv6="no")
+    assert find("far.test", quiet) == ["mx1.far.test [192.0.2.1] 25", "mx2.far.test [192.0.2.2] 25"]
+    assert find("six.test", quiet) == ["six.test [2001:db8::6] 25"], "it has no other"
+    assert find("[IPv6:2001:db8::7]", quiet) == ["[IPv6:2001:db8::7] [2001:db8::7] 25"]
 
 
 def test_equal_servers_are_shuffled() -> None:
