@@ -19,6 +19,8 @@ RELAY_SPF = {
     "amazonaws.com": "amazonses.com",
     "mailgun.org": "mailgun.org",
     "sendgrid.net": "sendgrid.net",
+    "smtpdm.aliyun.com": "spf1.dm.aliyun.com",
+    "qcloudmail.com": "qcloudmail.com",
 }
 TTL = 3600
 

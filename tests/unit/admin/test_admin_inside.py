@@ -378,6 +378,8 @@ def test_records_for_sending_directly():
     [
         ("smtp-relay.brevo.com", "v=spf1 mx include:spf.brevo.com ~all"),
         ("email-smtp.eu-west-1.amazonaws.com", "v=spf1 mx include:amazonses.com ~all"),
+        ("smtpdm.aliyun.com", "v=spf1 mx include:spf1.dm.aliyun.com ~all"),
+        ("gz-smtp.qcloudmail.com", "v=spf1 mx include:qcloudmail.com ~all"),
         ("smtp.unknown.example", "v=spf1 mx ~all"),
         ("notbrevo.com", "v=spf1 mx ~all"),
     ],
