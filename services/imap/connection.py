@@ -18,6 +18,7 @@ from services.imap.entry import Entry
 from services.imap.faults import CutShort, Gone, Refusal, refusal_for, unexpected
 from services.imap.handlers import login
 from services.imap.idle import Idle
+from services.imap.perform import perform
 from services.imap.session import Session
 from services.imap.wire import Wire
 from services.protocol import imap_responses as respond
@@ -240,7 +241,7 @@ class Connection(asyncio.Protocol):
         """Answer one command of the session."""
         account = self.account
         assert account is not None
-        steps = session.perform(tagged, self._bug)
+        steps = perform(session, tagged, self._bug)
         done = False
         while not done:
             octets, done = await account.run(lambda: _advance(steps))

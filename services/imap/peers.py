@@ -7,13 +7,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from services.policy.throttle import address_key
-from services.runtime.events import new_trace_id
-
-if TYPE_CHECKING:
-    from services.imap.desk import Desk
 
 SWEEP_SECONDS = 5.0
 TOO_MANY = "too many connections"
@@ -116,25 +112,3 @@ class Peers:
                 for connection in list(self._open):
                     connection.abort()
                 await asyncio.sleep(0)
-
-
-class Door:
-    """Counts whoever comes to 993 before the handshake: that is what a flood wants us to do."""
-
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
-
-    def admit(self, peer: str, handshaking: Collection[str]) -> bool:
-        """See `runtime.listener.Door`."""
-        refused = self._desk.peers.refusal(peer, handshaking)
-        if refused:
-            self._emit("connect", peer, refused)
-        return not refused
-
-    def failed(self, peer: str, error: OSError) -> None:
-        """See `runtime.listener.Door`."""
-        self._emit("tls", peer, str(error) or "the handshake was not finished in time")
-
-    def _emit(self, kind: str, peer: str, reason: str) -> None:
-        events = self._desk.context.events
-        events.emit(kind, new_trace_id(), outcome="reject", peer=peer, service="imap", reason=reason)

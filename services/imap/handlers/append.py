@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from services.imap.faults import Done, Refusal
 from services.imap.handlers.mailboxes import missing_target
+from services.imap.session import Session, Steps
 from services.protocol import imap_responses as respond
 from services.protocol.imap_commands import Append
 from services.storage.account import NewMessage
 from services.storage.delivery import Incoming
 from services.storage.errors import MailboxMissing, OverQuota
-
-if TYPE_CHECKING:
-    from services.imap.session import Session, Steps
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,21 +12,19 @@ from array import array
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import repeat
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from services.imap import sections
 from services.imap.faults import CutShort, Done, Refusal
 from services.imap.handlers.store import chosen
 from services.imap.selected import Selected
+from services.imap.session import Session, Steps
 from services.message import mime
 from services.protocol.imap_commands import Fetch
 from services.protocol.imap_fetch import BodyItem, FetchItems
 from services.protocol.imap_responses import internal_date
 from services.storage.errors import MessageGone
 from services.storage.maildir import SEEN
-
-if TYPE_CHECKING:
-    from services.imap.session import Session, Steps
 
 # Messages of one step: answered from columns alone, from the cache, or each read from its file.
 COLUMNS, CACHED, BODIES = 5000, 1000, 50

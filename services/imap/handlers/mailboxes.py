@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 from services.imap.faults import Done, Refusal
+from services.imap.session import Session, Steps
 from services.protocol import imap_responses as respond
 from services.protocol.imap_commands import ListMailboxes, OnMailbox, Rename, StatusOf
 from services.protocol.imap_names import encode_name, list_pattern
 from services.storage.account import INBOX, SEPARATOR, MailboxInfo
-
-if TYPE_CHECKING:
-    from services.imap.session import Session, Steps
 
 DELIMITER = SEPARATOR.encode("ascii")
 

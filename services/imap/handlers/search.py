@@ -10,12 +10,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Generator, Iterable, Sequence
 from datetime import UTC, date, datetime
-from typing import TYPE_CHECKING
 
 from services.imap import sections
 from services.imap.faults import Done
 from services.imap.parser import sent_day
 from services.imap.selected import Selected
+from services.imap.session import Session, Steps
 from services.message import mime, text
 from services.protocol import imap_responses as respond
 from services.protocol.imap_commands import Search
@@ -42,9 +42,6 @@ from services.storage.body import Message
 from services.storage.cache import CACHED_FIELDS
 from services.storage.errors import MessageGone
 from services.storage.maildir import SYSTEM_FLAGS
-
-if TYPE_CHECKING:
-    from services.imap.session import Session, Steps
 
 # Messages read, and cached answers looked at, between two turns of the account's other sessions.
 STEP, CACHED_STEP = 100, 1000

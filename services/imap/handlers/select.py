@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from services.imap.faults import Done
 from services.imap.selected import Selected
+from services.imap.session import Session, Steps
 from services.protocol import imap_responses as respond
 from services.protocol.imap_commands import Expunge, Select, Simple
 from services.protocol.imap_sets import indices
 from services.storage.maildir import SEEN
-
-if TYPE_CHECKING:
-    from services.imap.session import Session, Steps
 
 
 def select(session: Session, command: Select) -> Steps:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from services.imap.faults import Done, Refusal
 from services.imap.handlers.mailboxes import missing_target
 from services.imap.selected import Selected
+from services.imap.session import Session, Steps
 from services.protocol import imap_responses as respond
 from services.protocol.imap_commands import Store, Transfer
 from services.protocol.imap_sets import SequenceSet, indices
 from services.protocol.imap_syntax import BadSyntax
 from services.storage.errors import MailboxMissing
-
-if TYPE_CHECKING:
-    from services.imap.session import Session, Steps
 
 # One step of a large STORE: other sessions of the account get their turn between two.
 BATCH = 1000

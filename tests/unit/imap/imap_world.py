@@ -16,8 +16,9 @@ from services.imap.accounts import Accounts
 from services.imap.api import Api
 from services.imap.connection import Connection
 from services.imap.desk import Desk
+from services.imap.door import Door
 from services.imap.gate import Gate
-from services.imap.peers import Door, Peers
+from services.imap.peers import Peers
 from services.imap.watch import Watches
 from services.runtime.health import Health
 from services.runtime.listener import Listener, listen, listen_tls
