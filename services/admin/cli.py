@@ -159,6 +159,7 @@ def _add_mail(nouns: _Nouns) -> None:
     trace.add_argument("--limit", type=_count, default=20, help="how many messages (default 20)")
     test = nouns.command("send-test", mail.send_test, "send a test message and show what becomes of it")
     test.add_argument("to")
+    test.add_argument("--from", dest="sender", metavar="ADDRESS", help="whose it is (default: an administrator's)")
     test.add_argument("--no-wait", action="store_true", help="do not wait for what becomes of it")
     verbs = nouns.noun("ban", "bans: who is refused for a while after wrong passwords")
     nouns.verb(verbs, "list", mail.ban_list, "list all bans")

@@ -114,7 +114,7 @@ def _tell_event(event: dict[str, Any]) -> None:
 
 def send_test(client: Client, out: Output, given: Arguments) -> int:
     """send-test: sends a message and follows it; exit 1 where it came back."""
-    sent = client.ask("POST", "/test-message", {"to": given.to})
+    sent = client.ask("POST", "/test-message", {"to": given.to, "sender": given.sender})
     deadline = time.monotonic() + (0 if given.no_wait else TEST_SECONDS)
     while True:
         answer = client.ask("GET", "/trace", query=sent["trace"], limit=1, fresh="true")

@@ -16,6 +16,7 @@ Identity = Annotated[str, Path(max_length=64, pattern=r"^[A-Za-z0-9._-]+$")]
 class TestMessage(BaseModel):
     model_config = ConfigDict(extra="forbid")
     to: Annotated[str, Field(max_length=400, examples=["anna@family.example"])]
+    sender: Annotated[str, Field(max_length=400)] | None = None  # an account's address; without it an administrator's
 
 
 def router(parts: Parts) -> APIRouter:
@@ -72,7 +73,9 @@ def router(parts: Parts) -> APIRouter:
     async def test_message(actor: asking, body: TestMessage) -> dict[str, Any]:
         """Send a test message through queue and signature; `trace` tells what becomes of it."""
         context = parts.context
-        trace = await send_test(operations, parts.peers, context.settings.hostname, body.to, context.clock)
+        trace = await send_test(
+            operations, parts.peers, context.settings.hostname, body.to, body.sender, context.clock
+        )
         return {"trace": trace, "to": body.to}
 
     return routes

@@ -246,6 +246,10 @@ def test_test_message_goes_through_smtp_out(api, admin_room):
     assert body.endswith(b"\r\n") and b"\r\n\r\n" in body and b"\n" not in body.replace(b"\r\n", b"")
     assert b"From: admin@example.test\r\nTo: bob@else.test\r\n" in body
     assert api.post("/test-message", json={"to": "nobody"}).status_code == 422
+    assert api.post("/test-message", json={"to": "bob@else.test", "sender": "nobody@example.test"}).status_code == 404
+    api.post("/accounts", json={"address": "anna@example.test", "password": "a secret password"})
+    assert api.post("/test-message", json={"to": "bob@else.test", "sender": "Anna@example.test"}).status_code == 202
+    assert admin_room.peers.asked[-1][3][1]["sender"] == "anna@example.test"
     admin_room.peers.away.add("smtp-out")
     assert api.post("/test-message", json={"to": "bob@else.test"}).status_code == 503
 
