@@ -1,7 +1,7 @@
 """`send-test`: a real message through everything that the owner's own mail goes through.
 
 It is handed to smtp-out as the submission of an account here (repaired, signed, queued there), so that its trace shows
-each room's part. Signature, SPF and DMARC are those of the sender's domain: with several domains each wants its own test.
+each room's part. Signature, SPF and DMARC are those of the sender's domain: of several domains each is tried by itself.
 """
 
 from __future__ import annotations

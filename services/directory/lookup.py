@@ -1,8 +1,9 @@
 """How every room but admin asks who an address is: a read-only view on the published snapshot.
 
-`SnapshotDirectory(folder)` follows the `current` link that admin swaps by rename: it looks at the link at most once a
-second, so an answer is at most one second stale. Names of generations are never used twice, so a changed link text is
-a changed snapshot (inode numbers would not be: ext4 gives them again).
+`SnapshotDirectory(folder)` follows the `current` link that admin swaps by rename. It looks at the link once a second,
+before it says that something is not there, and at each log-in: who was just added must not be refused for good, nor who
+was just given a password be told that it is wrong. All other answers are at most one second stale. Names of generations
+are never used twice, so a changed link text is a changed snapshot (inode numbers would not be: ext4 gives them again).
 
 A snapshot is SQLite, opened read-only and immutable: no lock, no -wal or -shm beside it, so a read-only mount and any
 uid can read it. Answers come from SQL on a memory-mapped file whose pages all rooms share, behind a small table of
@@ -17,7 +18,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 from urllib.parse import quote
 
 from services.directory.addresses import key
@@ -25,8 +26,10 @@ from services.directory.models import Account, Credentials
 
 LINK = "current"
 SNAPSHOT_FORMAT = 1  # `PRAGMA user_version` of a snapshot; raised only when older rooms could not read it
-LOOK_EVERY = 1.0  # seconds between two looks at the link: a readlink costs 1 µs, a stat storm on each RCPT more
+LOOK_EVERY = 1.0  # seconds between two looks at the link while it says yes: a readlink costs as much as such an answer
 RECENT_ANSWERS = 256  # about 300 KiB at most; a dictionary attack fills it with refusals, and each is 10 µs again
+
+Answer = TypeVar("Answer")
 
 
 class DirectoryUnavailable(Exception):
@@ -120,34 +123,25 @@ class SnapshotDirectory:
 
     def is_local(self, domain: str) -> bool:
         """See `Directory.is_local`."""
-        snapshot, name = self._current(), key("@" + domain)[1:].removesuffix(".")
-        answer = snapshot.recent.get(("domain", name))
-        if answer is None:
-            answer = bool(snapshot.rows("SELECT 1 FROM domains WHERE name = ?", name))
-            _remember(snapshot, "domain", name, answer)
-        return bool(answer)
+        name = key("@" + domain)[1:].removesuffix(".")
+        return bool(self._answer("domain", "SELECT 1 FROM domains WHERE name = ?", name, bool))
 
     def account(self, address: str) -> Account | None:
         """See `Directory.account`."""
-        snapshot, wanted = self._current(), key(address)
-        answer = snapshot.recent.get(("account", wanted), snapshot)
-        if answer is snapshot:
-            rows = snapshot.rows(_ACCOUNT + "WHERE address = ?", wanted)
-            answer = _account(rows[0]) if rows else None
-            _remember(snapshot, "account", wanted, answer)
-        return answer  # type: ignore[return-value]
+        return self._answer("account", _ACCOUNT + "WHERE address = ?", key(address), _first_account)
 
     def aliases(self, source: str) -> tuple[str, ...]:
         """See `Directory.aliases`."""
-        return self._texts("aliases", "SELECT target FROM aliases WHERE source = ? ORDER BY target", source)
+        sql = "SELECT target FROM aliases WHERE source = ? ORDER BY target"
+        return self._answer("aliases", sql, key(source), _first_column)
 
     def sources_for(self, address: str) -> tuple[str, ...]:
         """See `Directory.sources_for`."""
-        return self._texts("sources", _UPWARDS, address)
+        return self._answer("sources", _UPWARDS, key(address), _first_column)
 
     def domains(self) -> tuple[str, ...]:
         """See `Directory.domains`."""
-        return tuple(str(row[0]) for row in self._current().rows("SELECT name FROM domains ORDER BY name"))
+        return _first_column(self._current().rows("SELECT name FROM domains ORDER BY name"))
 
     def accounts(self) -> tuple[Account, ...]:
         """See `Directory.accounts`."""
@@ -159,20 +153,21 @@ class SnapshotDirectory:
         wanted = key(name)
         if not wanted:
             return None  # "" is the login of those who have none
-        rows = self._current().rows(_ACCOUNT.replace(" FROM", ", password_hash FROM") + f"WHERE {column} = ?", wanted)
+        sql = _ACCOUNT.replace(" FROM", ", password_hash FROM") + f"WHERE {column} = ?"
+        rows = self._current(anew=True).rows(sql, wanted)
         return Credentials(_account(rows[0]), str(rows[0][7])) if rows else None
 
-    def _texts(self, kind: str, sql: str, value: str) -> tuple[str, ...]:
-        snapshot, wanted = self._current(), key(value)
-        answer = snapshot.recent.get((kind, wanted))
-        if answer is None:
-            answer = tuple(str(row[0]) for row in snapshot.rows(sql, wanted))
-            _remember(snapshot, kind, wanted, answer)
-        return answer  # type: ignore[return-value]
+    def _answer(self, kind: str, sql: str, wanted: str, of: Callable[[list[tuple[Any, ...]]], Answer]) -> Answer:
+        """`of` the rows, by the recent answers or the snapshot; a no is looked up in the newest one."""
+        snapshot = self._current()
+        answer = _ask(snapshot, kind, sql, wanted, of)
+        if not answer and (newest := self._current(anew=True)) is not snapshot:
+            answer = _ask(newest, kind, sql, wanted, of)
+        return answer
 
-    def _current(self) -> _Snapshot:
+    def _current(self, *, anew: bool = False) -> _Snapshot:
         now = self._clock()
-        if now - self._looked >= LOOK_EVERY or self._snapshot is None:
+        if anew or now - self._looked >= LOOK_EVERY or self._snapshot is None:
             with self._refreshing:
                 self._look(now)
         if self._snapshot is None:
@@ -180,8 +175,6 @@ class SnapshotDirectory:
         return self._snapshot
 
     def _look(self, now: float) -> None:
-        if now - self._looked < LOOK_EVERY and self._snapshot is not None:
-            return  # another thread was faster
         self._looked = now
         try:
             name = os.readlink(os.path.join(self._folder, LINK))
@@ -196,11 +189,29 @@ class SnapshotDirectory:
             self.problem = f"the published directory cannot be read: {error}"
 
 
+def _ask(
+    snapshot: _Snapshot, kind: str, sql: str, wanted: str, of: Callable[[list[tuple[Any, ...]]], Answer]
+) -> Answer:
+    answer = snapshot.recent.get((kind, wanted), snapshot)
+    if answer is snapshot:
+        answer = of(snapshot.rows(sql, wanted))
+        _remember(snapshot, kind, wanted, answer)
+    return answer  # type: ignore[return-value]
+
+
 def _remember(snapshot: _Snapshot, kind: str, wanted: str, answer: object) -> None:
     if len(snapshot.recent) >= RECENT_ANSWERS:
         snapshot.recent.clear()
     if len(wanted) <= 320:  # longer than any address: not worth keeping a stranger's megabyte
         snapshot.recent[kind, wanted] = answer
+
+
+def _first_account(rows: list[tuple[Any, ...]]) -> Account | None:
+    return _account(rows[0]) if rows else None
+
+
+def _first_column(rows: list[tuple[Any, ...]]) -> tuple[str, ...]:
+    return tuple(str(row[0]) for row in rows)
 
 
 def _account(row: tuple[Any, ...]) -> Account:

@@ -141,7 +141,18 @@ def test_link_is_looked_at_once_a_second(publisher, folders, clock, monkeypatch)
     clock.now += 0.9
     assert seen.is_local("old.example") and len(looks) == 1
     clock.now += 0.2
-    assert seen.is_local("new.example") and not seen.is_local("old.example") and len(looks) == 2
+    assert seen.is_local("new.example") and len(looks) == 2
+
+
+def test_who_was_just_added_is_found_and_logs_in_at_once(publisher, folders, clock):
+    """A no is permanent to the peer: 550 to the first message, a ban for the new password."""
+    put(publisher, 1, "old.example")
+    routing = SnapshotDirectory(str(folders / "routing"), clock=clock)
+    auth = SnapshotDirectory(str(folders / "auth"), clock=clock)
+    assert not routing.is_local("new.example") and auth.login("ann@new.example") is None
+    put(publisher, 2, "new.example")
+    assert routing.is_local("new.example")
+    assert auth.generation == 1 and auth.login("ann@old.example") is None and auth.generation == 2
 
 
 @pytest.mark.parametrize("damage", ["garbage", "newer", "missing"])
