@@ -1,37 +1,32 @@
-"""The README, typed as it stands: every command in its blocks is run on a new stack, in its order.
+"""The README, typed as it stands: every block is run on a new stack, in its order, and prints what it shows.
 
-Left out are the two commands that the whole run is made of (scripts/up, scripts/test) and the block that runs without
-Docker, which the scenarios do. The backup goes to a folder of the test's own instead of /root.
+Left out are the run of all tests, which this is part of, and the block that runs without Docker, which the scenarios do.
 """
 
-import re
-import shlex
 from pathlib import Path
 
+import guides
 import pytest
-from stack import ROOT, Stack, must, sh
+from guides import Block
+from stack import Stack
+from test_1_guides import type_block
 
-BLOCKS = re.findall(r"^[ ]*```sh\n(.*?)^[ ]*```", (ROOT / "README.md").read_text(), re.M | re.S)
-COMMANDS = [
-    line.strip()
-    for block in BLOCKS
-    if "-m venv" not in block
-    for line in block.replace("\\\n", " ").splitlines()
-    if line.strip() not in ("", "scripts/up", "scripts/test") and not line.strip().startswith("#")
+TYPED = [
+    block
+    for block in guides.blocks(guides.README)
+    if block.info == "sh" and "scripts/test" not in block.text and "-m venv" not in block.text
 ]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("readme")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("home")
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=[f"{number} {line}" for number, line in enumerate(COMMANDS)])
-def test_it_works_as_written(stack: Stack, folder: Path, command: str) -> None:
-    words = [word.replace("/root/", f"{folder}/") for word in shlex.split(command, comments=True)]
-    told = must(sh(*words, cwd=stack.folder, env=stack.environment))
-    assert told.strip(), "a command says what it did"
+@pytest.mark.parametrize("block", TYPED, ids=lambda block: block.place)
+def test_it_works_as_written(stack: Stack, home: Path, block: Block) -> None:
+    assert type_block(stack, home, block).strip(), "a command says what it did"
 
 
 def test_there_were_commands_to_run() -> None:
-    assert len(COMMANDS) > 8
+    assert sum(block.text.count("\n") for block in TYPED) >= 4
