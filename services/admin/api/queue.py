@@ -73,9 +73,7 @@ def router(parts: Parts) -> APIRouter:
     async def test_message(actor: asking, body: TestMessage) -> dict[str, Any]:
         """Send a test message through queue and signature; `trace` tells what becomes of it."""
         context = parts.context
-        trace = await send_test(
-            operations, parts.peers, context.settings.hostname, body.to, body.sender, context.clock
-        )
+        trace = await send_test(operations, parts.peers, context.settings.hostname, body.to, body.sender, context.clock)
         return {"trace": trace, "to": body.to}
 
     return routes
