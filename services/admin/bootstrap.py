@@ -16,6 +16,7 @@ from services.directory.addresses import InvalidName, account_address, domain_na
 from services.directory.changes import Directories
 from services.directory.passwords import hash_password
 from services.runtime.values import Settings
+from services.storage.atomic import write_durable
 
 PASSWORD_FILE = "first-password"  # noqa: S105 - a file's name
 ADDRESS_FILE = "first-administrator"
@@ -82,9 +83,5 @@ def _keep(admin_dir: str, name: str, content: str) -> None:
     with contextlib.suppress(OSError), open(path, encoding="ascii") as file:
         if file.read() == content + "\n":
             return
-    descriptor = os.open(path + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="ascii") as file:
-        file.write(content + "\n")
-        file.flush()
-        os.fsync(descriptor)
-    os.replace(path + ".new", path)
+    # Its name too must be down before the account is: whoever cannot read the first password cannot log in.
+    write_durable(path, content.encode("ascii") + b"\n", 0o600)

@@ -1,7 +1,9 @@
 """The way back: `python -m services.backup check` and `restore`. Checked as a whole before anything is touched.
 
-A restore writes into empty volumes, or empties them first (`force`). The queue starts held: what it holds may have been
-sent since the backup. Owners are those of the tar, with the mail's old user and group replaced by this stack's.
+A restore writes into empty volumes, or empties them first (`force`). While it works a mark lies in the mail volume
+(`copies.RESTORE_MARK`): after a power cut `setup` starts nothing on half a house, and the restore is run again. The
+queue starts held: what it holds may have been sent since the backup. Owners are those of the tar, with the mail's old
+user and group replaced by this stack's.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from services.backup import contents
 from services.backup.archive import BUFFER, DamagedBackup, Member, members
 from services.backup.save import alone
 from services.storage import copies
+from services.storage.atomic import fsync_folder, write_durable
 
 
 class NotEmpty(Exception):
@@ -71,13 +74,16 @@ def restore(root: str, source: IO[bytes], environment: IO[bytes], *, force: bool
     Raises NotEmpty (nothing was touched), DamagedBackup, BackupRunning, OSError.
     """
     with alone(root):
-        taken = occupied(root)
+        mail_dir = os.path.join(root, contents.MAIL)
+        # What a restore that was cut off has left is nobody's.
+        taken = [] if copies.restore_unfinished(mail_dir) else occupied(root)
         if taken and not force:
             raise NotEmpty("the stack is not empty: it has " + ", ".join(taken))
+        write_durable(os.path.join(mail_dir, copies.RESTORE_MARK), b"")
         for volume in (*contents.KEPT, *contents.DERIVED):
             _empty(os.path.join(root, volume))
         found = Found()
-        mail = os.stat(os.path.join(root, contents.MAIL))
+        mail = os.stat(mail_dir)
         with tarfile.open(fileobj=environment, mode="w|") as env:
             for member in _known(source, found):
                 found.count(member.info)
@@ -89,6 +95,8 @@ def restore(root: str, source: IO[bytes], environment: IO[bytes], *, force: bool
                     _write(root, member, uid, gid)
         _settle(root)
         os.sync()
+        os.unlink(os.path.join(mail_dir, copies.RESTORE_MARK))
+        fsync_folder(mail_dir)
         return found
 
 
@@ -146,6 +154,8 @@ def _harmless_link(info: tarfile.TarInfo) -> bool:
 def _empty(volume: str) -> None:
     with os.scandir(volume) as entries:
         for entry in list(entries):
+            if entry.name == copies.RESTORE_MARK:
+                continue
             if entry.is_dir(follow_symlinks=False):
                 shutil.rmtree(entry.path)
             else:

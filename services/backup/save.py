@@ -62,6 +62,8 @@ def save(root: str, environment: IO[bytes], output: IO[bytes], created: float) -
     Raises BackupRunning, DamagedBackup, OSError: then `output` is not a whole tar, and says so when it is checked.
     """
     with alone(root):
+        if copies.restore_unfinished(os.path.join(root, contents.MAIL)):
+            raise BackupRunning("a restore was cut off here: run scripts/restore again before a backup")
         work = _new_farm(os.path.join(root, contents.MAIL), f"{created:.0f}")
         try:
             with open(os.path.join(work, "sums"), "w+b") as sums:

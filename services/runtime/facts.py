@@ -41,6 +41,7 @@ class FactQueue:
         self._unwritten: list[str] = []
         self._newest_use: dict[str, str] = {}  # account → id of its waiting "last used"
         self._wake = asyncio.Event()
+        self._torn = False  # the file ends in the middle of a line
         self._load()
 
     def __len__(self) -> int:
@@ -86,7 +87,9 @@ class FactQueue:
         try:
             descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
-                os.write(descriptor, _lines(facts))
+                lines = b"\n" * self._torn + _lines(facts)
+                self._torn = True
+                self._torn = os.write(descriptor, lines) < len(lines)
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
@@ -129,11 +132,12 @@ class FactQueue:
     def _load(self) -> None:
         try:
             with open(self._path, "rb") as file:
-                lines = file.read().splitlines()
+                content = file.read()
         except OSError:
             return
-        for line in lines:
-            # A power cut may leave half a line at the end.
+        # A power cut may leave half a line at the end: the next one must not be added to it.
+        self._torn = not content.endswith(b"\n")
+        for line in content.splitlines():
             with contextlib.suppress(ValueError, TypeError, KeyError):
                 fact = json.loads(line)
                 if isinstance(fact["id"], str) and isinstance(fact["kind"], str) and isinstance(fact["account"], str):
@@ -148,6 +152,7 @@ class FactQueue:
             if not facts:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(self._path)
+                self._torn = False
                 return
             descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
             with os.fdopen(descriptor, "wb") as file:
@@ -155,6 +160,7 @@ class FactQueue:
                 file.flush()
                 os.fsync(descriptor)
             os.replace(partial, self._path)
+            self._torn = False
         except OSError as error:
             self._context.log("warning", f"facts for admin are not on disk: {error}")
 

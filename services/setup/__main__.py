@@ -8,6 +8,7 @@ import sys
 
 from services.setup import apply
 from services.setup.places import MAIL_GID, MAIL_UID, RESERVED_UIDS, ROOMS, gid_of, places, uid_of
+from services.storage.copies import restore_unfinished
 
 EXIT_WRONG_SETTING = 78  # EX_CONFIG of sysexits.h, as the rooms leave
 
@@ -18,7 +19,13 @@ def main() -> int:
     parser.add_argument("--root", default="/volumes", help="where the volumes are mounted, by name")
     parser.add_argument("--mail-uid", default=str(MAIL_UID))
     parser.add_argument("--mail-gid", default=str(MAIL_GID))
+    parser.add_argument(
+        "--restoring", default="no", help="yes: called by scripts/restore, which may find half a restore"
+    )
     arguments = parser.parse_args()
+    if arguments.restoring != "yes" and restore_unfinished(os.path.join(arguments.root, "mail")):
+        print("setup: a restore was cut off before its end: run scripts/restore again", file=sys.stderr)
+        return 1
     try:
         uid, gid = _number("MAIL_UID", arguments.mail_uid), _number("MAIL_GID", arguments.mail_gid)
     except ValueError as error:

@@ -25,6 +25,16 @@ class CopyFailed(OSError):
     """A database could not be copied or changed; the text has SQLite's words."""
 
 
+# In the mail volume from before a restore's first change until all of it is on the disk: what lies beside it is half a
+# house, which no room may serve and no backup may save.
+RESTORE_MARK = ".restore-unfinished"
+
+
+def restore_unfinished(mail_dir: str) -> bool:
+    """True where a restore into these volumes was cut off."""
+    return os.path.lexists(os.path.join(mail_dir, RESTORE_MARK))
+
+
 def copy_database(source: str, target: str) -> None:
     """Copy the database `source` as of one moment, its log included, to the new file `target` (0600).
 
