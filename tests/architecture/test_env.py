@@ -18,7 +18,7 @@ COMPOSE = "".join(path.read_text() for path in sorted(ROOT.glob("compose*.yaml")
 # Not settings: the C library's, and what Compose alone reads.
 BESIDE = {"mailstead": {"TZ"}}
 # Interpolated by Compose, but nothing for a person to set: scripts/up tells the build what it was made from.
-INTERNAL = {"MAILSTEAD_SOURCE"}
+INTERNAL = {"MAILSTEAD_SOURCE", "MAILSTEAD_RESTORING"}
 # Read by scripts/up and by Compose itself, so interpolated nowhere.
 NETWORK = {"NETWORK_MODE": "auto", "COMPOSE_FILE": "compose.yaml"}
 

@@ -329,3 +329,19 @@ def test_the_command_saves_checks_and_restores(stack: Path, tmp_path: Path) -> N
     assert restored.returncode == 0 and b"1 queued messages, held" in restored.stderr
     with tarfile.open(fileobj=io.BytesIO(restored.stdout)) as env:
         assert env.getnames() == ["env/dns.env"]
+
+
+def test_a_restore_that_was_cut_off_is_not_a_house(stack: Path, tmp_path: Path) -> None:
+    """Half a restore lets neither the rooms start nor a backup be made of it; the restore itself is run again."""
+    tar, _ = saved(stack)
+    target = empty_volumes(tmp_path / "target")
+    with pytest.raises(DamagedBackup):
+        restore.restore(str(target), io.BytesIO(tar[: len(tar) // 2]), io.BytesIO(), force=False)
+    command = [sys.executable, "-m", "services.setup", "--root", str(target)]
+    started = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert started.returncode == 1 and "run scripts/restore again" in started.stderr
+    with pytest.raises(save.BackupRunning, match="cut off"):
+        saved(target)
+    restore.restore(str(target), io.BytesIO(tar), io.BytesIO(), force=False)
+    assert not copies.restore_unfinished(str(target / "mail"))
+    assert (target / "mail/a.test/ann/cur/1.a:2,S").exists()
