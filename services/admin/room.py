@@ -102,7 +102,7 @@ def _index(context: Context) -> EventIndex:
     return EventIndex(
         os.path.join(settings.admin_dir, "events.db"),
         settings.events_dir,
-        (*ROOMS, "admin"),
+        (*ROOMS, "admin", "docker-filter"),
         days=settings.events_days,
         room_bytes=settings.events_bytes,
         clock=context.clock,

@@ -10,12 +10,12 @@ import re
 
 from services.runtime.secrets import PAIRS
 
-ROOMS = sorted({room for pair in PAIRS for room in pair} - {"docker-filter"})
+ROOMS = sorted({room for pair in PAIRS for room in pair})
 MAIL = "mail"
 STATE = "imap-state"
 SPOOL = "spool"
 # Copied file by file, before the queue and the mailboxes.
-BEFORE = ("admin", "dkim", "certs", "secrets", *(f"room-{room}" for room in ROOMS))
+BEFORE = ("admin", "dkim", "certs", "secrets", *(f"room-{room}" for room in ROOMS if room != "docker-filter"))
 # The record may be as late as it likes.
 AFTER = tuple(f"events-{room}" for room in ROOMS)
 KEPT = (*BEFORE, SPOOL, STATE, MAIL, *AFTER)

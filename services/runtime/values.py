@@ -42,6 +42,9 @@ ADDRESS_PATTERN = r"[^@\s\"<>,;:\\\[\]()]{1,64}@" + DOMAIN_PATTERN
 RELAY_PATTERN = (
     r"|\[[^\s\[\]@/]+\](:[0-9]{1,5})?|[^\s\[\]@/:]+(:[0-9]{1,5})?|[0-9a-fA-F]*:[0-9a-fA-F:.]*:[0-9a-fA-F:.]*"
 )
+# Compose's own rule for a project's name.
+PROJECT_PATTERN = r"[a-z0-9][a-z0-9_-]{0,62}"
+REGISTRY_PATTERN = r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]{1,5})?(/[a-z0-9]+([._-][a-z0-9]+)*)*"
 HOST_PORT_PATTERN = r"(\[[0-9a-fA-F:.]+\]|[^\s:\[\]]*):[0-9]{1,5}"
 TRUTH_PATTERN = r"|true|false|t|f|1|0"  # as Go's strconv.ParseBool, which Watchtower uses
 
@@ -328,6 +331,20 @@ class Settings:
     )
     resolver: str = _setting("unbound:53", "The only resolver; empty: the system's.", pattern="|" + HOST_PORT_PATTERN)
     docker_url: str = _setting("tcp://docker-filter:2375", "updater: the filtered Docker API.")
+    docker_listen: str = _setting(":2375", "docker-filter: the filtered Docker API, for the updater.")
+    docker_socket: str = _setting("/var/run/docker.sock", "docker-filter: where it sees the Docker engine's socket.")
+    compose_project_name: str = _setting(
+        "mailstead",
+        "docker-filter: whose containers it knows.",
+        pattern=PROJECT_PATTERN,
+        form="a project's name as Compose takes it",
+    )
+    mailstead_registry: str = _setting(
+        "ghcr.io/mailstead",
+        "docker-filter: whose images it knows, host and folder.",
+        pattern=REGISTRY_PATTERN,
+        form="a host and folder such as ghcr.io/mailstead",
+    )
     mx_port: int = _setting(25, "Port of other domains' mail servers; tests move it.", least=1, most=65535)
     grace_seconds: int = _setting(10, "Seconds that a stopping room lets work in flight end.", least=0, most=120)
     single_process: bool = _setting(False, "True where all rooms share one process.")

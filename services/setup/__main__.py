@@ -33,7 +33,7 @@ def main() -> int:
         return EXIT_WRONG_SETTING
     try:
         folders = apply.hold_volumes(arguments.root, places(uid, gid))
-        owners = [(room, uid_of(room, uid), gid_of(room, gid)) for room in (*ROOMS, "docker-filter")]
+        owners = [(room, uid_of(room, uid), gid_of(room, gid)) for room in ROOMS]
         made = apply.hold_secrets(arguments.root, owners)
         if folders or made:
             # After a power cut Docker starts the rooms again, but not this: what they were given must be there.

@@ -21,7 +21,9 @@ ROOM_UIDS = {
 }
 MAIL_UID = MAIL_GID = 5000  # docker-mailserver's, so that its mail can be mounted as it is
 TLS_GID = 5002
-ROOMS = ("smtp-in", "smtp-out", "imap", "dkim", "acme", "admin", "updater")
+ROOMS = ("smtp-in", "smtp-out", "imap", "dkim", "acme", "admin", "updater", "docker-filter")
+# It keeps nothing but its record.
+WITHOUT_FOLDER = frozenset({"docker-filter"})
 # A stack's own numbers: mail that belonged to one of these would be open to the wrong room.
 RESERVED_UIDS = frozenset(ROOM_UIDS.values()) | {TLS_GID}
 
@@ -65,19 +67,20 @@ def places(mail_uid: int = MAIL_UID, mail_gid: int = MAIL_GID) -> tuple[Place, .
         Place(f"events-{room}", f"{here}/events/{room}", uid_of(room, mail_uid), admin, 0o2750) for room in ROOMS
     )
     own = tuple(
-        Place(f"room-{room}", f"{here}/room", uid_of(room, mail_uid), gid_of(room, mail_gid), 0o700) for room in ROOMS
+        Place(f"room-{room}", f"{here}/room", uid_of(room, mail_uid), gid_of(room, mail_gid), 0o700)
+        for room in ROOMS
+        if room not in WITHOUT_FOLDER
     )
     return (*fixed, *events, *own, *secret_places(mail_uid, mail_gid))
 
 
 def secret_places(mail_uid: int = MAIL_UID, mail_gid: int = MAIL_GID) -> tuple[Place, ...]:
     """The volume with all secrets, and each room's with its own; a room may read its own and change none."""
-    rooms = (*ROOMS, "docker-filter")
     return (
         Place("secrets", "", 0, 0, 0o700),
         *(
             Place(f"secrets-{room}", "/run/mailstead/secrets", uid_of(room, mail_uid), gid_of(room, mail_gid), 0o500)
-            for room in rooms
+            for room in ROOMS
         ),
     )
 

@@ -20,7 +20,7 @@ TEXT = re.sub(r"\$\{[A-Z_]+:-([^}]*)\}", r"\1", (ROOT / "compose.yaml").read_tex
 FILE: dict[str, Any] = yaml.safe_load(TEXT)
 SERVICES: dict[str, dict[str, Any]] = FILE["services"]
 ROOMS = places.ROOMS
-RUNNING = (*ROOMS, "unbound", "docker-filter")
+RUNNING = (*ROOMS, "unbound")
 ONE_SHOT = ("setup", "backup")
 
 # What each running service mounts: volume or host folder → (where, writable).
@@ -59,9 +59,9 @@ MOUNTS: dict[str, dict[str, tuple[str, bool]]] = {
 }
 for _room in ROOMS:
     MOUNTS[_room][f"events-{_room}"] = (f"{LIB}/events/{_room}", True)
-    MOUNTS[_room][f"room-{_room}"] = (f"{LIB}/room", True)
+    if _room not in places.WITHOUT_FOLDER:
+        MOUNTS[_room][f"room-{_room}"] = (f"{LIB}/room", True)
     MOUNTS[_room][f"secrets-{_room}"] = ("/run/mailstead/secrets", False)
-MOUNTS["docker-filter"]["secrets-docker-filter"] = ("/run/mailstead/secrets", False)
 
 # acme looks at the certificate each listener serves; it needs no secret for that.
 PROOF = {("acme", "smtp-in"), ("acme", "smtp-out"), ("acme", "imap")}
@@ -78,6 +78,7 @@ ENV = {
     "acme": {"tls"},
     "admin": {"limits", "admin"},
     "updater": {"updater"},
+    "docker-filter": set(),
 }
 GROUPS = {
     "smtp-in": {5000, 5002},
@@ -273,7 +274,8 @@ def test_a_room_is_given_the_settings_that_concern_it(name: str) -> None:
     files = SERVICES[name]["env_file"]
     assert all(entry["required"] is False for entry in files), "the stack starts without any env file"
     assert {entry["path"] for entry in files} == {f"env/{each}.env" for each in {"mailstead", "events", *ENV[name]}}
-    assert "environment" not in SERVICES[name]
+    given = set(SERVICES[name].get("environment", {}))
+    assert given == ({"COMPOSE_PROJECT_NAME", "MAILSTEAD_REGISTRY"} if name == "docker-filter" else set())
 
 
 @pytest.mark.parametrize("name", ROOMS)
@@ -285,7 +287,7 @@ def test_the_rooms_share_one_image_and_start_their_own_module(name: str) -> None
 
 def test_what_is_built_is_built_from_this_tree() -> None:
     built = {name: service["build"] for name, service in SERVICES.items() if "build" in service}
-    assert set(built) == {"setup", "unbound", "docker-filter"}
+    assert set(built) == {"setup", "unbound"}
     for build in built.values():
         assert build["context"] == "."
         dockerfile = (ROOT / build["dockerfile"]).read_text()

@@ -20,7 +20,7 @@ SERVICES = ROOT / "services"
 MODULES = sorted(SERVICES.rglob("*.py"))
 
 # setup and backup are one-shot containers: rooms that end.
-ROOMS = ("smtp_in", "smtp_out", "imap", "dkim", "acme", "admin", "updater", "setup", "backup")
+ROOMS = ("smtp_in", "smtp_out", "imap", "dkim", "acme", "admin", "updater", "docker_filter", "setup", "backup")
 FLOORS: dict[str, set[str]] = {
     "protocol": set(),
     "directory": {"protocol"},
@@ -49,7 +49,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "docker": ("updater/docker_host.py",),
     "fastapi": ("admin",),
     "idna": ("directory/addresses.py",),
-    "h11": ("runtime/internal_http.py",),
+    "h11": ("runtime/internal_http.py", "docker_filter"),
     "jinja2": ("admin",),
     "pydantic": ("admin", "runtime/settings.py"),
     "pydantic_settings": ("runtime/settings.py",),

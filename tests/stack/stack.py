@@ -24,8 +24,8 @@ ROOT = Path(__file__).parents[2]
 WORLD = ROOT / "tests" / "stack" / "world"
 PASSWORD = "correct horse battery staple"
 RELAY_LOGIN = ("family@relay.test", "relay s3cret")
-ROOMS = ("smtp-in", "smtp-out", "imap", "dkim", "acme", "admin", "updater")
-CONTAINERS = (*ROOMS, "unbound", "docker-filter")
+ROOMS = ("smtp-in", "smtp-out", "imap", "dkim", "acme", "admin", "updater", "docker-filter")
+CONTAINERS = (*ROOMS, "unbound")
 PORTS = {
     "smtp": "SMTP_PORT", "submission": "SUBMISSION_PORT", "submissions": "SUBMISSIONS_PORT", "imap": "IMAP_PORT",
     "imaps": "IMAPS_PORT", "http": "HTTP_PORT", "https": "HTTPS_PORT", "admin": "ADMIN_PORT",

@@ -16,7 +16,7 @@ from services.setup import apply
 from services.setup.places import RESERVED_UIDS, ROOMS, Place, gid_of, places, uid_of
 
 ME = (os.geteuid(), os.getegid())
-OWNERS = [(room, *ME) for room in (*ROOMS, "docker-filter")]
+OWNERS = [(room, *ME) for room in ROOMS]
 
 
 def volumes(root: Path) -> None:
@@ -65,7 +65,7 @@ def test_a_setgid_bit_that_the_kernel_dropped_does_not_pass_unseen(
         apply.hold_folder(str(tmp_path / "certs"), Place("certs", "", *ME, 0o2750))
 
 
-@pytest.mark.parametrize("room", [*ROOMS, "docker-filter"])
+@pytest.mark.parametrize("room", ROOMS)
 def test_a_room_has_the_secrets_of_its_pairs_and_no_other(tmp_path: Path, room: str) -> None:
     volumes(tmp_path)
     apply.hold_secrets(str(tmp_path), OWNERS)
