@@ -222,7 +222,7 @@ async def _announce(contexts: list[Context], settings: Settings, ports: Mapping[
             print(f"mailstead: still waiting for {', '.join(waiting)}", file=sys.stderr)
             deadline += READY_SECONDS
         await asyncio.sleep(0.05)
-    page = f"http://127.0.0.1:{ports['admin']}/"
+    page = f"{'https' if settings.admin_tls else 'http'}://127.0.0.1:{ports['admin']}/"
     print(
         json.dumps({"ready": page, **ports, "login": settings.administrator, "password": _first_password(settings)}),
         flush=True,

@@ -97,6 +97,23 @@ ports_are_free() {
     [[ -z $taken ]] || die "the stack was not started; nothing was changed"
 }
 
+# first_address: an address by which other machines may reach this one; empty where there is none.
+first_address() { hostname -I 2>/dev/null | awk '{print $1}'; }
+
+# page_address BIND PORT: where the admin page is. Beyond loopback it has TLS (services/admin/entrance.py).
+page_address() {
+    local host=$1 scheme=https
+    case $host in
+    127.* | ::1 | '[::1]') scheme=http ;;
+    0.0.0.0 | :: | '[::]')
+        host=$(first_address)
+        host=${host:-$(hostname)}
+        ;;
+    esac
+    if [[ $host == *:* && $host != \[* ]]; then host="[$host]"; fi
+    printf '%s://%s:%s/' "$scheme" "$host" "$2"
+}
+
 # subnet_is_free A.B.C: no route of this machine leads into A.B.C.0/24.
 subnet_is_free() {
     local a b c interface destination mask network wanted

@@ -7,8 +7,7 @@ the Origin of changes, bounds the body, sets the security headers, and turns a f
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request
@@ -16,11 +15,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.admin.api import accounts, guard, queue, status, trace
+from services.admin.hosts import Hosts
 from services.admin.parts import Parts
 from services.admin.web import views
 from services.runtime.events import new_trace_id
 from services.runtime.process import Context
-from services.runtime.values import Settings
 
 MAX_BODY = 64 * 1024  # the longest form is a few hundred bytes
 API = "/api/v1"
@@ -55,21 +54,14 @@ def build(parts: Parts) -> ASGIApp:
     guard.answer_errors(app)
     app.add_exception_handler(Exception, _fault(parts.context))
     views.add_to(app, parts)
-    return Shell(app, parts.context, allowed_hosts(parts.context.settings))
-
-
-def allowed_hosts(settings: Settings) -> frozenset[str]:
-    """The names under which the page may be opened."""
-    more = (name.strip().lower() for name in settings.admin_hosts.split(","))
-    listens_on = settings.admin_listen.rpartition(":")[0]
-    return frozenset({"127.0.0.1", "localhost", "[::1]", settings.hostname, listens_on, *more} - {""})
+    return Shell(app, parts.context, Hosts(parts.context.settings))
 
 
 class Shell:
     """What every request passes on its way in and out."""
 
-    def __init__(self, app: ASGIApp, context: Context, hosts: Collection[str]) -> None:
-        """`hosts` are names without ports."""
+    def __init__(self, app: ASGIApp, context: Context, hosts: Hosts) -> None:
+        """`hosts` are the names that a request may be for."""
         self._app, self._context, self._hosts = app, context, hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -99,8 +91,8 @@ class Shell:
 
     def _refusal(self, scope: Scope, headers: dict[bytes, bytes]) -> tuple[int, str] | None:
         host = headers.get(b"host", b"").decode("latin-1").lower()
-        if _without_port(host) not in self._hosts:
-            known = ", ".join(sorted(self._hosts))
+        if not self._hosts.knows(host):
+            known = ", ".join(sorted(self._hosts.names))
             return (
                 421,
                 f"this page is not {host[:100]!r}: open it as one of {known}, or set ADMIN_HOSTS (env/admin.env)",
@@ -151,7 +143,3 @@ async def _answer(send: Send, status: int, why: str) -> None:
     headers: list[Any] = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
-
-
-def _without_port(host: str) -> str:
-    return re.sub(r":[0-9]*$", "", host) if not host.endswith("]") else host

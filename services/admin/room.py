@@ -53,7 +53,9 @@ async def _serve(context: Context, directories: Directories, passwords: Password
     settings = context.settings
     sockets = bind(settings.admin_listen)
     context.ports["admin"] = sockets[0].getsockname()[1]
-    token = write_token(settings.admin_dir, _url(sockets[0]))
+    # The command line runs beside us and needs no TLS: where the page has it, there is a way in on loopback.
+    inside = bind("127.0.0.1:0") if settings.admin_tls else sockets
+    token = write_token(settings.admin_dir, _url(inside[0]))
     duties = Duties(context, directories, peers)
     sessions = Sessions(os.path.join(settings.admin_dir, "sessions.json"), clock=context.clock)
     operations = Operations(context, directories, passwords, sessions, duties, peers)
@@ -80,7 +82,7 @@ async def _serve(context: Context, directories: Directories, passwords: Password
                     context.spawn(group, tail.run(), "index of the record"),
                 ]
                 context.health.ready()
-                await serve_page(context, parts, sockets)
+                await serve_page(context, parts, sockets, inside)
                 for task in running:
                     task.cancel()
     finally:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from typing import Protocol
 
 from services.runtime.tls import ContextNow
@@ -139,9 +139,11 @@ class TlsServer:
         context: ContextNow,
         door: Door,
         handshake_seconds: float,
+        plain: Callable[[socket.socket], Awaitable[None]] | None = None,
     ) -> None:
-        """Begins to accept."""
+        """Begins to accept. `plain` is given each connection that does not begin as TLS does, before it is closed."""
         self._factory, self._context, self._door, self._seconds = factory, context, door, handshake_seconds
+        self._plain = plain
         self._loop = asyncio.get_running_loop()
         self._socket = listening
         self._handshakes: dict[asyncio.Task[None], str] = {}
@@ -180,6 +182,10 @@ class TlsServer:
         # What TCP servers of both loops set: a reply must not wait for the ACK of the one before.
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
+            if self._plain is not None and not await self._begins_as_tls(connection):
+                await self._plain(connection)
+                connection.close()
+                return
             await self._loop.connect_accepted_socket(
                 self._factory, connection, ssl=self._context(), ssl_handshake_timeout=self._seconds
             )
@@ -189,6 +195,17 @@ class TlsServer:
         except asyncio.CancelledError:
             connection.close()
             raise
+
+    async def _begins_as_tls(self, connection: socket.socket) -> bool:
+        """Look at the first octet and leave it where it is. Raises TimeoutError, OSError."""
+        readable = asyncio.Event()
+        self._loop.add_reader(connection, readable.set)
+        try:
+            async with asyncio.timeout(self._seconds):
+                await readable.wait()
+        finally:
+            self._loop.remove_reader(connection)
+        return connection.recv(1, socket.MSG_PEEK) == b"\x16"  # RFC 8446 §5.1: a record of type handshake
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         del self._handshakes[task]

@@ -45,6 +45,7 @@ RELAY_PATTERN = (
 # Compose's own rule for a project's name.
 PROJECT_PATTERN = r"[a-z0-9][a-z0-9_-]{0,62}"
 REGISTRY_PATTERN = r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]{1,5})?(/[a-z0-9]+([._-][a-z0-9]+)*)*"
+IP_PATTERN = r"[0-9]{1,3}(\.[0-9]{1,3}){3}|\[?[0-9a-fA-F]*:[0-9a-fA-F:.]*\]?"
 HOST_PORT_PATTERN = r"(\[[0-9a-fA-F:.]+\]|[^\s:\[\]]*):[0-9]{1,5}"
 TRUTH_PATTERN = r"|true|false|t|f|1|0"  # as Go's strconv.ParseBool, which Watchtower uses
 
@@ -208,6 +209,13 @@ class Settings:
         "admin",
     )
 
+    admin_bind: str = _setting(
+        "127.0.0.1",
+        "The machine's address that the admin page is opened on (env/ports.env). Any but loopback: with TLS.",
+        pattern=IP_PATTERN,
+        form="an address of this machine such as 192.168.1.5, or 0.0.0.0 for all",
+    )
+
     # --- updates: env/updater.env -----------------------------------------------------------------------------
     update_mode: str = _setting(
         "watch",
@@ -353,6 +361,11 @@ class Settings:
     def hostname(self) -> str:
         """The name this server calls itself."""
         return (self.mail_hostname or f"mail.{self.mail_domain}").lower()
+
+    @property
+    def admin_tls(self) -> bool:
+        """Whether the admin page is open to more than this machine, and so has TLS."""
+        return not (self.admin_bind.startswith("127.") or self.admin_bind.strip("[]") == "::1")
 
     @property
     def administrator(self) -> str:

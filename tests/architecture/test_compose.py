@@ -274,8 +274,9 @@ def test_a_room_is_given_the_settings_that_concern_it(name: str) -> None:
     files = SERVICES[name]["env_file"]
     assert all(entry["required"] is False for entry in files), "the stack starts without any env file"
     assert {entry["path"] for entry in files} == {f"env/{each}.env" for each in {"mailstead", "events", *ENV[name]}}
-    given = set(SERVICES[name].get("environment", {}))
-    assert given == ({"COMPOSE_PROJECT_NAME", "MAILSTEAD_REGISTRY"} if name == "docker-filter" else set())
+    # The filter must know whose containers it may touch, the page whether it is open to more than this machine.
+    wanted = {"docker-filter": {"COMPOSE_PROJECT_NAME", "MAILSTEAD_REGISTRY"}, "admin": {"ADMIN_BIND"}}
+    assert set(SERVICES[name].get("environment", {})) == wanted.get(name, set())
 
 
 @pytest.mark.parametrize("name", ROOMS)

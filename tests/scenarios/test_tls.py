@@ -58,6 +58,15 @@ def test_sslscan_finds_nothing_to_object_to_on_any_port(at_home: House) -> None:
                 raise AssertionError(f"{name}: {error}\n{ElementTree.tostring(found).decode()}") from error
 
 
+def test_the_admin_page_is_no_worse_where_it_is_open_to_others(new_house: Callable[..., House]) -> None:
+    house = new_house(
+        ADMIN_BIND="192.0.2.1"
+    )  # not loopback, so it has TLS; without Docker it listens there all the same
+    assert house.ready["ready"].startswith("https://")
+    assert house.asked("account", "list"), "the command line finds its way"
+    assert_good(scan(house.port("admin"), ""))
+
+
 def s_client(port: int, kind: str, *arguments: str, say: str = "") -> str:
     """What `openssl s_client` prints of a connection in which it says `say`, or only farewell."""
     how = ["-starttls", kind] if kind else []

@@ -104,7 +104,7 @@ class FakePeers:
 class AdminRoom:
     """The room in a thread of its own."""
 
-    def __init__(self, folder: Path, peers: FakePeers) -> None:
+    def __init__(self, folder: Path, peers: FakePeers, **changes: Any) -> None:
         self.folder, self.peers = folder, peers
         for name in ("admin", "routing", "auth", "events/admin", "events/smtp-in"):
             (folder / name).mkdir(parents=True, exist_ok=True)
@@ -112,7 +112,7 @@ class AdminRoom:
         settings = Settings(
             admin_dir=str(folder / "admin"), routing_dir=str(folder / "routing"), auth_dir=str(folder / "auth"),
             events_dir=str(folder / "events"), secrets_dir=str(folder / "secrets"), room_dir=str(folder / "room"),
-            admin_listen="127.0.0.1:0", http_listen="127.0.0.1:0", ban_failures=5, grace_seconds=1,
+            admin_listen="127.0.0.1:0", http_listen="127.0.0.1:0", ban_failures=5, grace_seconds=1, **changes,
         )  # fmt: skip
         self.events = EventLog(str(folder / "events" / "admin"), "admin")
         self.context = Context("admin", settings, self.events, secrets.Secrets(settings.secrets_dir), Health("admin"))
@@ -222,16 +222,16 @@ def api(admin_room: AdminRoom) -> Iterator[httpx.Client]:
 
 
 @pytest.fixture
-def new_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], AdminRoom]]:
+def new_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., AdminRoom]]:
     """Starts rooms on one folder, one after the other."""
     made: list[AdminRoom] = []
     peers = FakePeers()
     patch(monkeypatch, peers)
 
-    def start() -> AdminRoom:
+    def start(**changes: Any) -> AdminRoom:
         if made:
             made[-1].stop()
-        made.append(AdminRoom(tmp_path, peers).start())
+        made.append(AdminRoom(tmp_path, peers, **changes).start())
         return made[-1]
 
     yield start

@@ -170,3 +170,20 @@ def test_the_sum_of_the_source_knows_names_contents_and_modes_but_no_cache(proc:
     (source / "room.py").rename(source / "hall.py")
     sums.append(total())
     assert len(set(sums)) == 4
+
+
+@pytest.mark.parametrize(
+    ("bind", "page"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:8080/"),
+        ("::1", "http://[::1]:8080/"),
+        ("192.168.1.5", "https://192.168.1.5:8080/"),
+        ("fd00::5", "https://[fd00::5]:8080/"),
+        ("[fd00::5]", "https://[fd00::5]:8080/"),
+        ("0.0.0.0", "https://192.0.2.7:8080/"),
+        ("::", "https://192.0.2.7:8080/"),
+    ],
+)
+def test_the_pages_address_has_tls_beyond_loopback(proc: Path, bind: str, page: str) -> None:
+    told = bash(f"first_address() {{ echo 192.0.2.7; }}; page_address '{bind}' 8080", proc)
+    assert told.stdout == page, told.stderr
