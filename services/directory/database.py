@@ -1,8 +1,10 @@
 """directory.db: the truth about domains, accounts and aliases, opened by the admin room alone.
 
 SQLite in WAL mode, each commit durable before it is answered. The schema is numbered SQL in `migrations/`, its number
-in `PRAGMA user_version`; a file from a newer Mailstead is refused, not guessed at. This module opens, migrates and
-reads; what changes it is in `changes.py`. Synchronous and safe from several threads: admin calls it in threads.
+in `PRAGMA user_version`. A file from a newer Mailstead is opened only where that one has said so: a migration that only
+adds says with its first line which older schema's code may go on with its result (`-- readable from: 1`), and the file
+carries that number. This module opens, migrates and reads; what changes it is in `changes.py`. Synchronous and safe
+from several threads: admin calls it in threads.
 """
 
 from __future__ import annotations
@@ -71,6 +73,11 @@ class Database:
         """Close the file."""
         with self.lock:
             self.connection.close()
+
+    def copy(self) -> bytes:
+        """The whole file as of the last commit: what a copy of it would hold."""
+        with self.lock:
+            return self.connection.serialize()
 
     def domains(self) -> list[Domain]:
         """All local domains, sorted by name."""
@@ -144,26 +151,64 @@ class Database:
 def migrate(connection: sqlite3.Connection, folder: str, name: str) -> None:
     """Bring `connection` up to the last numbered file in `folder`, each in a transaction of its own.
 
-    Raises NewerDatabase where the file is ahead of the folder; `name` is the file's name for that message.
+    Raises NewerDatabase where the file is ahead of the folder and does not say that it may be opened all the same;
+    `name` is the file's name for that message.
     """
-    steps = sorted(file for file in os.listdir(folder) if re.fullmatch(r"\d{4}_\w+\.sql", file))
-    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    steps = _steps(folder)
+    version, readable_from = _schema(connection)
     if version > len(steps):
+        if readable_from and readable_from <= len(steps):
+            return  # its new parts are unknown here and stay as they are
         raise NewerDatabase(
             f"{name} has schema {version}, this Mailstead knows {len(steps)}: it was written by a newer version"
         )
+    readable_from = readable_from or version
     for number, step in enumerate(steps[version:], version + 1):
         if int(step[:4]) != number:
             raise OSError(f"migration {number} is missing in {folder}")
         with open(os.path.join(folder, step), encoding="utf-8") as file:
             script = file.read()
+        said = re.match(r"-- readable from: (\d+)\n", script)
+        # One that needs more never makes way for one that claims less.
+        readable_from = max(readable_from, int(said[1]) if said else number)
         # executescript commits first and knows no transaction of its own, so the script carries it.
         try:
-            connection.executescript(f"BEGIN IMMEDIATE;\n{script}\nPRAGMA user_version={number};\nCOMMIT;")
+            connection.executescript(
+                f"BEGIN IMMEDIATE;\n{script}\nPRAGMA user_version={number};\n"
+                f"PRAGMA application_id={number << 16 | readable_from};\nCOMMIT;"
+            )
         except sqlite3.Error:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             raise
+
+
+def readable(path: str) -> bool:
+    """Whether this code could open the file as it is. Changes nothing."""
+    if not os.path.exists(path):
+        return False
+    try:
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            version, readable_from = _schema(connection)
+            known = len(_steps(MIGRATIONS))
+            whole = connection.execute("PRAGMA quick_check").fetchone()[0] == "ok"
+    except sqlite3.Error:
+        return False
+    return whole and (version <= known or 0 < readable_from <= known)
+
+
+def _steps(folder: str) -> list[str]:
+    return sorted(file for file in os.listdir(folder) if re.fullmatch(r"\d{4}_\w+\.sql", file))
+
+
+def _schema(connection: sqlite3.Connection) -> tuple[int, int]:
+    """The file's schema, and the oldest that can read it (0: it does not say). The second stands in the header's field
+    `application_id`, behind the version that it was said of: changed in one transaction with that, and without another
+    use here."""
+    version, said_of = (
+        int(connection.execute(f"PRAGMA {name}").fetchone()[0]) for name in ("user_version", "application_id")
+    )
+    return version, said_of & 0xFFFF if said_of >> 16 == version else 0
 
 
 def _details(row: tuple[Any, ...]) -> AccountDetails:

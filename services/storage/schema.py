@@ -1,7 +1,11 @@
 """SQLite files: opened, migrated by numbered SQL, kept durable as their content needs.
 
-Used by state and cache (and fit for the queue's). `PRAGMA user_version` is the number of the last migration applied; a
-higher one than ours was written by a newer program and is refused: it may mean things this one would overwrite.
+Used by state, cache and queue. `PRAGMA user_version` is the number of the last migration applied. A higher one than
+ours was written by a newer program and is refused, since it may mean things this one would overwrite; unless that
+program has said that it may be opened. Mail and spool are not put back when an update is undone, so the old code must
+go on with what the new one left: a migration that only adds (tables, indexes, columns that have a default or may be
+NULL) says so with its first line, `-- readable from: N`, the oldest schema whose code may read and write its result.
+What such code writes lacks what it does not know, and the newer code must bear that.
 
 WAL: a commit appends to one file and readers never wait. `synchronous=FULL` fsyncs it at each commit: what was told to
 a client must not be forgotten. NORMAL leaves that to the next checkpoint: after a power cut the last commits are gone,
@@ -25,6 +29,7 @@ _BUSY_MS = 5_000
 # Rows held at a time, below SQLite's limit of parameters.
 _AT_ONCE = 500
 _NUMBERED = re.compile(r"(\d{4})_\w+\.sql")
+_READABLE_FROM = re.compile(r"-- readable from: (\d+)\n")
 
 
 def open_database(
@@ -58,14 +63,28 @@ def open_database(
 def migrate(connection: sqlite3.Connection, folder: str, name: str) -> None:
     """Apply the migrations in `folder` that are not applied yet, each in a transaction of its own."""
     (version,) = connection.execute("PRAGMA user_version").fetchone()
+    # The oldest schema that can read the file (0: it does not say). It stands in a header field that is changed in one
+    # transaction with user_version and has no other use here, behind the version that it was said of.
+    (said_of,) = connection.execute("PRAGMA application_id").fetchone()
+    readable_from = said_of & 0xFFFF if said_of >> 16 == version else 0
     steps = sorted((int(found[1]), file) for file in os.listdir(folder) if (found := _NUMBERED.fullmatch(file)))
     if version > steps[-1][0]:
+        if 0 < readable_from <= steps[-1][0]:
+            return
         raise NewerSchema(f"{name} has schema {version}, this version knows {steps[-1][0]}: it is from a newer one")
+    readable_from = readable_from or version
     for number, file in steps:
         if number > version:
             with open(os.path.join(folder, file), encoding="utf-8") as sql:
-                # One script, so that a crash in the middle leaves the version before, not half a schema.
-                connection.executescript(f"BEGIN IMMEDIATE;\n{sql.read()}\nPRAGMA user_version={number};\nCOMMIT;")
+                script = sql.read()
+            said = _READABLE_FROM.match(script)
+            # One that needs more never makes way for one that claims less.
+            readable_from = max(readable_from, int(said[1]) if said else number)
+            # One script, so that a crash in the middle leaves the version before, not half a schema.
+            connection.executescript(
+                f"BEGIN IMMEDIATE;\n{script}\nPRAGMA user_version={number};\n"
+                f"PRAGMA application_id={number << 16 | readable_from};\nCOMMIT;"
+            )
 
 
 def rows_by_key(
