@@ -27,6 +27,7 @@ from services.protocol.imap_parse import parse
 from services.protocol.imap_reader import Command, CommandReader, Event, Faulty, Line, LiteralAnnounced, LiteralChunk
 from services.protocol.lines import HTTP_METHODS
 from services.runtime.events import new_trace_id
+from services.runtime.hold import HELD
 
 if TYPE_CHECKING:
     from services.imap.accounts import Account
@@ -168,8 +169,13 @@ class Connection(asyncio.Protocol):
 
     def greet(self) -> None:
         """The first line, once it can be sent."""
+        hold = self.desk.hold
         ban = self.desk.gate.banned(self.peer)
-        if ban is not None:
+        if hold is not None and (held := hold.refusal(self.peer)):
+            # RFC 5530 UNAVAILABLE: the client asks again. Sessions that are open go on.
+            self.emit("connect", outcome="defer", reason=held)
+            self.end(HELD, b"UNAVAILABLE")
+        elif ban is not None:
             self.emit("connect", outcome="reject", reason=f"address banned: {ban.reason}")
             self.end("too many wrong passwords; try again later", b"UNAVAILABLE")
         else:

@@ -11,6 +11,7 @@ from services.imap.accounts import Accounts
 from services.imap.gate import Gate
 from services.imap.peers import Peers
 from services.imap.watch import Watches
+from services.runtime.hold import Hold
 from services.runtime.process import Context
 from services.runtime.tls import ContextNow
 
@@ -32,6 +33,7 @@ class Desk:
     login_timeout: float
     idle_timeout: float
     plaintext_login: bool = False
+    hold: Hold | None = None
 
     def start(self, work: Coroutine[Any, Any, None]) -> None:
         """Run work that never raises; the room's group owns it."""

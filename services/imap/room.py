@@ -18,6 +18,7 @@ from services.imap.peers import Peers
 from services.imap.watch import Watches
 from services.runtime.facts import FactQueue
 from services.runtime.gateways import default_gateways
+from services.runtime.hold import Hold
 from services.runtime.internal_http import serve_http
 from services.runtime.listener import Listener, listen, listen_tls
 from services.runtime.process import Context
@@ -37,6 +38,7 @@ async def serve(context: Context) -> None:
     passwords = Passwords()
     facts = FactQueue(context, os.path.join(settings.room_dir, FACTS_FILE))
     accounts = Accounts(context, directory, LocalNotifier())
+    hold = Hold(context)
     gate = Gate(context, directory, passwords, facts, default_gateways())
     peers = Peers(settings.max_connections, settings.max_connections_per_peer)
     listeners: list[Listener] = []
@@ -56,6 +58,7 @@ async def serve(context: Context) -> None:
             max_errors=settings.max_errors,
             login_timeout=settings.imap_login_timeout,
             idle_timeout=settings.imap_idle_timeout,
+            hold=hold,
         )
         await api.provision_all()
         keepers = [
@@ -65,13 +68,16 @@ async def serve(context: Context) -> None:
                 ("facts", facts.run()),
                 ("open accounts", accounts.keep()),
                 ("bans", gate.keep()),
+                ("hold", hold.keep()),
                 ("rescan", watches.rescan()),
                 ("time limits", peers.sweep()),
                 ("account folders", api.follow()),
             )
         ]
         try:
-            listeners.append(await serve_http(context, api.routes()))
+            routes = api.routes()
+            hold.add_to(routes, first=directory.look_anew)
+            listeners.append(await serve_http(context, routes))
             context.ports["http"] = listeners[-1].port
             connection = partial(Connection, desk)
             listeners.append(await listen_tls(connection, settings.imaps_listen, certificates.context, Door(desk)))

@@ -1,7 +1,8 @@
 """What smtp-in decides about a message from outside, stage by stage, before a byte of it is kept.
 
 **connect** and **helo** are accepted: who the peer is and what it calls itself is recorded for `trace`, and proves
-nothing. Limits of connections and of time are the engine's.
+nothing. Limits of connections and of time are the engine's. While an update is under way the peer is told to come back:
+what it would bring now might have to be read by a version that does not know it yet.
 
 **mail**: any sender may be named, the null sender too (a bounce must get through, RFC 5321 §4.5.5). While the disk is
 below its reserve the mail waits at its sender: better late than half written.
@@ -49,9 +50,9 @@ _DELIVERED_BEFORE = Reply(554, "5.4.6", "the message was delivered here before: 
 _NO_DIRECTORY = Reply(451, "4.3.0", "the list of addresses is not ready, try again in a minute")
 
 
-def connection() -> Verdict:
-    """A peer connected."""
-    return _CONNECT
+def connection(*, held: str = "") -> Verdict:
+    """A peer connected. `held` says why nobody may, while an update is under way."""
+    return refused("connect", replies.UPDATING, "held", held) if held else _CONNECT
 
 
 def hello() -> Verdict:

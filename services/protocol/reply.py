@@ -82,6 +82,7 @@ HELP = Reply(
 TIMED_OUT = Reply(421, "4.4.2", "no input for too long, closing")
 SESSION_TOO_LONG = Reply(421, "4.4.2", "the session took too long, closing")
 SHUTTING_DOWN = Reply(421, "4.3.2", "the server is stopping, try again in a minute")
+UPDATING = Reply(421, "4.3.2", "an update is running, try again in a minute")
 TOO_MANY_CONNECTIONS = Reply(421, "4.3.2", "too many connections, try again later")
 TOO_MANY_FROM_PEER = Reply(421, "4.7.0", "too many connections from your address, close some first")
 TOO_MANY_ERRORS = Reply(421, "4.7.0", "too many errors, closing")

@@ -49,7 +49,7 @@ class PeerRefused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request; header names are lower-case; `room` is who asked, "" for /health."""
+    """One request; header names are lower-case; `room` is who asked, `peer` the address it came from."""
 
     method: str
     path: str
@@ -58,6 +58,7 @@ class Request:
     body: bytes
     room: str
     params: dict[str, str] = field(default_factory=dict)
+    peer: str = ""
 
     def json(self) -> Any:
         """The body as JSON; raises BadRequest."""
@@ -195,7 +196,9 @@ class _Service:
         if body is None:
             return Response.error(413, f"more than {route.max_body} bytes")
         query = dict(parse_qsl(target.query, keep_blank_values=True))
-        return await self._handled(route, Request(method, target.path, query, headers, body, room, params))
+        address = writer.get_extra_info("peername")
+        peer = str(address[0]) if isinstance(address, tuple) else ""
+        return await self._handled(route, Request(method, target.path, query, headers, body, room, params, peer))
 
     async def _handled(self, route: _Route, request: Request) -> Response:
         try:

@@ -95,7 +95,7 @@ class Engine(aiosmtpd.SMTP):
         self._busy = False  # a hook, a handshake or a drain is waited for
         self._over = False  # all is done and counted out
         self._eof = False
-        self._finishing = False
+        self._finishing: Reply | None = None  # what is said at the end of the message in flight
         self._unread = 0
         self._undrained = 0
         self._sink: BodySink | None = None  # ours until handle_DATA has it
@@ -151,11 +151,11 @@ class Engine(aiosmtpd.SMTP):
             self._wire.resume_reading()
             self._pump()
 
-    def finish(self) -> None:
-        """The listener stops: a message in flight is finished, then 421."""
-        self._finishing = True
+    def finish(self, reply: Reply = replies.SHUTTING_DOWN) -> None:
+        """A message in flight is finished, then `reply` and the end."""
+        self._finishing = reply
         if not self._busy and self._smtp.state is not State.BODY:
-            self._close_with(replies.SHUTTING_DOWN)
+            self._close_with(reply)
 
     def abort(self) -> None:
         """Cut the connection; a hook that runs is left to end."""
@@ -195,7 +195,7 @@ class Engine(aiosmtpd.SMTP):
             if self._smtp.state is State.CLOSED or self._eof:
                 self._wire.close()
             elif self._finishing and self._smtp.state is not State.BODY:
-                self._close_with(replies.SHUTTING_DOWN)
+                self._close_with(self._finishing)
 
     def _react(self, event: events.Event) -> None:
         in_body = self._smtp.state is State.BODY

@@ -134,6 +134,12 @@ class Connections:
         if not self.open:
             self._empty.set()
 
+    def dismiss(self, reply: Reply, spare: Callable[[str], bool]) -> None:
+        """End those whose peer's address is not to `spare`: idle ones at once, those in a message after it."""
+        for engine in list(self.open):
+            if not spare(engine.session.peer[0]):
+                engine.finish(reply)
+
     async def drain(self, grace_seconds: float) -> None:
         """End all: idle ones at once with 421, those in a message after it, what is left after `grace_seconds`."""
         self._empty.clear()

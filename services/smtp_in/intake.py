@@ -22,6 +22,7 @@ from services.protocol.reply import Reply
 from services.protocol.sasl import PasswordCredentials
 from services.protocol.smtp_syntax import MailParameters, Path, RcptParameters
 from services.runtime.events import Json
+from services.runtime.hold import Hold
 from services.runtime.process import Context
 from services.smtp.engine import Engine, Envelope, Session
 from services.smtp.gateway import Watch
@@ -48,12 +49,16 @@ class Intake:
         gateway: Watch,
         room_on_disk: Callable[[], bool],
         *,
+        hold: Hold | None = None,
         inside: bool = False,
     ) -> None:
-        """`room_on_disk` says whether the disk has its reserve free; cheap, it is asked for each message."""
+        """`room_on_disk` says whether the disk has its reserve free; cheap, it is asked for each message.
+
+        `hold` refuses the world while an update is under way; the listener inside has none.
+        """
         self._context, self._directory, self._deliveries = context, directory, deliveries
         self._courier, self._forwarder, self._gateway = courier, forwarder, gateway
-        self._room_on_disk, self._inside = room_on_disk, inside
+        self._room_on_disk, self._hold, self._inside = room_on_disk, hold, inside
         self.messages = 0  # taken since the start
 
     # --- before a message ---------------------------------------------------------------------------------------
@@ -63,7 +68,7 @@ class Intake:
         if self._inside:
             return None
         peer, port = session.peer
-        verdict = policy.connection()
+        verdict = policy.connection(held=self._hold.refusal(peer) if self._hold else "")
         self._record(verdict, session.trace, peer=peer, port=port)
         if self._gateway.saw(peer):
             reason = (

@@ -3,6 +3,9 @@
     {"smtp": {"connections"}, "lmtp": {"connections"}, "messages", "gateway", "hints": {"waiting", "lost"},
      "directory": generation or 0}
 
+and what `runtime/hold.py` answers. A hold closes port 25 alone: LMTP goes on, since what smtp-out hands over was
+acknowledged long ago (it is smtp-out that holds the queue back, all but the mail gate's letter).
+
 `messages` were taken since the start; `gateway` is the address that all peers, or all of one family, seem to come from,
 "" where they do not.
 """
@@ -13,7 +16,9 @@ import asyncio
 from dataclasses import dataclass
 
 from services.directory.lookup import DirectoryUnavailable, SnapshotDirectory
+from services.protocol import reply as replies
 from services.runtime.gateways import default_gateways
+from services.runtime.hold import Hold
 from services.runtime.internal_http import Client, Request, Response, Routes, serving
 from services.runtime.listener import listen
 from services.runtime.process import Context
@@ -42,9 +47,12 @@ async def serve(context: Context) -> None:
     deliveries = Deliveries(settings.mail_dir, clock=context.clock)
     await deliveries.start()
     imap = Client(context.room, context.secrets, "imap", settings.imap_url)
-    parts = _assemble(context, deliveries, imap, certificates.context)
+    hold = Hold(context)
+    parts = _assemble(context, deliveries, imap, certificates.context, hold)
+    hold.when_it_begins(lambda _: parts.smtp.connections.dismiss(replies.UPDATING, hold.exempts))
     routes = Routes()
     routes.add("GET", "/v1/status", parts.status, allow=("admin",))
+    hold.add_to(routes, first=parts.directory.look_anew)
     try:
         async with serving(context, routes) as http, asyncio.TaskGroup() as group:
             smtp = await listen(lambda: Engine(parts.outside, parts.smtp), settings.smtp_listen)
@@ -54,6 +62,7 @@ async def serve(context: Context) -> None:
                 context.spawn(group, certificates.follow(), "following the certificate"),
                 context.spawn(group, parts.hints.run(), "telling imap of new mail"),
                 context.spawn(group, parts.watch(), "watching the directory"),
+                context.spawn(group, hold.keep(), "hold"),
             ]
             context.health.ready()
             await context.stop.wait()
@@ -134,7 +143,7 @@ class Reserve:
         return self._free
 
 
-def _assemble(context: Context, deliveries: Deliveries, imap: Client, tls: ContextNow) -> Parts:
+def _assemble(context: Context, deliveries: Deliveries, imap: Client, tls: ContextNow, hold: Hold) -> Parts:
     settings = context.settings
     directory = SnapshotDirectory(settings.routing_dir)
     forwarder = Forwarder(context, directory.is_local)
@@ -142,7 +151,7 @@ def _assemble(context: Context, deliveries: Deliveries, imap: Client, tls: Conte
     courier = Courier(deliveries, forwarder, imap, hints, context.events, context.clock, settings.mail_domain)
     gateways = default_gateways()
     gateway, reserve = Watch(gateways), Reserve(context)
-    outside = Intake(context, directory, deliveries, courier, forwarder, gateway, reserve)
+    outside = Intake(context, directory, deliveries, courier, forwarder, gateway, reserve, hold=hold)
     inside = Intake(context, directory, deliveries, courier, forwarder, gateway, reserve, inside=True)
     smtp = EngineConfig(
         hostname=settings.hostname,

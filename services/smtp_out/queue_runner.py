@@ -7,6 +7,9 @@ in one transaction with the reports about it, then as events. A destination that
 is due there without further attempts. Stopping lets attempts in flight end within the grace; those that do not end are
 left in flight on disk, and the next start counts them.
 
+While an update is under way nothing is begun (attempts in flight end); what is queued waits, and goes on when the hold
+ends. The one exception is the account of the mail gate, whose letter goes to our own smtp-in.
+
 `added` is called by submission, forwards and `release`; admin's requests come through `endpoints`. Times in the queue
 are the clock's, which tests move.
 """
@@ -16,17 +19,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from services.policy.schedule import LOCAL as LOCAL_SCHEDULE
 from services.policy.schedule import GiveUp, Retry, Schedule
 from services.runtime.dns import Lookup
 from services.runtime.events import new_trace_id
+from services.runtime.hold import Lease
 from services.runtime.process import Context
 from services.smtp.client import Timeouts
 from services.smtp_out.attempt import Attempted, Courier, Said
-from services.smtp_out.lanes import Lane, Lanes
+from services.smtp_out.lanes import NEVER, Lane, Lanes
 from services.smtp_out.next_hop import LOCAL, Hops
 from services.smtp_out.reports import Reports
 from services.storage.queue import NewMessage, Outcome, Queue, Work
@@ -60,9 +65,11 @@ class QueueRunner:
         lookup: Lookup,
         destination_of: Callable[[str], str],
         timeouts: Timeouts | None = None,
+        held: Callable[[], Lease | None] = lambda: None,
     ) -> None:
+        """`held` gives the lease under which nothing may be begun."""
         settings = context.settings
-        self._context, self._queue, self._spool = context, queue, spool
+        self._context, self._queue, self._spool, self._held = context, queue, spool, held
         self._hops, self._timeouts = Hops(settings, lookup), timeouts
         self._reports = Reports(settings, spool, destination_of)
         self._lanes = Lanes(settings.out_concurrency, first_wait=min(60.0, settings.retry_first))
@@ -75,12 +82,19 @@ class QueueRunner:
         self._wake = asyncio.Event()
         self._workers: set[asyncio.Task[None]] = set()
         self._unsettled: list[_Verdict] = []
+        self._gate_due = 0.0  # when the queue may hold something of the gate's
+        self._gate: asyncio.Task[None] | None = None
         self._stopping = False
 
     def added(self, destinations: Iterable[str], when: float) -> None:
         """Something was queued for these."""
         for destination in destinations:
             self._lanes.due(destination, when)
+        self._gate_due = 0.0
+        self._wake.set()
+
+    def look(self) -> None:
+        """A hold began or ended."""
         self._wake.set()
 
     async def refresh(self) -> None:
@@ -106,11 +120,14 @@ class QueueRunner:
                 if now - refreshed >= REFRESH_SECONDS:
                     refreshed = now
                     await self._look_again()
-                for lane in self._lanes.pick(now):
-                    worker = workers.create_task(self._worker(lane), name=f"to {lane.destination}")
-                    self._workers.add(worker)
-                    worker.add_done_callback(self._workers.discard)
-                seconds = min(max(self._lanes.next_time(now) - now, 0.01), REFRESH_SECONDS)
+                lease = self._held()
+                if lease is not None:
+                    due = self._let_the_gate_pass(lease, now, workers)
+                else:
+                    for lane in self._lanes.pick(now):
+                        self._start(workers, self._worker(lane), f"to {lane.destination}")
+                    due = self._lanes.next_time(now)
+                seconds = min(max(due - now, 0.01), REFRESH_SECONDS)
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._wake.wait(), seconds)
 
@@ -123,6 +140,12 @@ class QueueRunner:
             await asyncio.wait(workers, timeout=grace)
         for worker in workers:
             worker.cancel()
+
+    def _start(self, workers: asyncio.TaskGroup, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        worker = workers.create_task(work, name=name)
+        self._workers.add(worker)
+        worker.add_done_callback(self._workers.discard)
+        return worker
 
     async def _look_again(self) -> None:
         """`refresh` on the loop's own account: a full disk is no reason to stop the queue."""
@@ -140,7 +163,7 @@ class QueueRunner:
         courier = Courier(self._context.settings, self._context.secrets, self._spool, self._hops, self._timeouts)
         served = 0
         try:
-            while not self._stopping and not (served >= TURN and self._lanes.crowded):
+            while not (self._stopping or self._held() or (served >= TURN and self._lanes.crowded)):
                 claim = await self._queue.claim(lane.destination, self._context.clock())
                 self._lanes.settled(lane.destination, claim.following)
                 if claim.work is None:
@@ -157,6 +180,37 @@ class QueueRunner:
         finally:
             courier.abort()
             self._lanes.ended(lane)
+            self._wake.set()
+
+    def _let_the_gate_pass(self, lease: Lease, now: float, workers: asyncio.TaskGroup) -> float:
+        """Deliver what the gate has queued, and nothing else; when to look again."""
+        if not lease.account or self._gate is not None:
+            return NEVER
+        if self._gate_due <= now:
+            self._gate_due = NEVER
+            self._gate = self._start(workers, self._of_the_gate(lease.account), "mail gate")
+        return self._gate_due
+
+    async def _of_the_gate(self, account: str) -> None:
+        # A lane of its own: what becomes of it says nothing about the others' connections.
+        lane = Lane(LOCAL)
+        courier = Courier(self._context.settings, self._context.secrets, self._spool, self._hops, self._timeouts)
+        following: float | None = None
+        try:
+            while not self._stopping:
+                claim = await self._queue.claim(LOCAL, self._context.clock(), account)
+                following = claim.following
+                if claim.work is None:
+                    break
+                await self._guarded(lane, courier, claim.work)
+            await courier.close()
+        except Exception as error:
+            self._context.bug(new_trace_id(), error, "delivering the mail gate's letter")
+            following = self._context.clock() + FAULT_SECONDS
+        finally:
+            courier.abort()
+            self._gate = None
+            self._gate_due = min(self._gate_due, NEVER if following is None else following)
             self._wake.set()
 
     async def _guarded(self, lane: Lane, courier: Courier, work: Work) -> None:

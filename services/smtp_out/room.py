@@ -13,9 +13,11 @@ import os
 
 from services.directory.lookup import DirectoryUnavailable, SnapshotDirectory
 from services.directory.passwords import Passwords
+from services.protocol import reply as replies
 from services.runtime.dns import Resolver
 from services.runtime.facts import FactQueue
 from services.runtime.gateways import default_gateways
+from services.runtime.hold import Hold
 from services.runtime.internal_http import serve_http
 from services.runtime.listener import Listener, listen, listen_tls
 from services.runtime.process import Context
@@ -89,12 +91,18 @@ async def _run(context: Context, spool: Spool, queue: Queue) -> None:
     def goes_to(address: str) -> str:
         return destination_of(address, directory, settings)
 
-    runner = QueueRunner(context, queue, spool, Resolver(settings.resolver), goes_to)
+    hold = Hold(context)
+    runner = QueueRunner(context, queue, spool, Resolver(settings.resolver), goes_to, held=lambda: hold.lease)
     sending = Sending(context, spool, queue, signer, directory, goes_to, runner.added)
     endpoints = Endpoints(context, queue, runner, logins, sending)
     certificates = ServerCertificates(settings.certs_dir)
     listeners: list[Listener] = []
     people, rooms = Connections(), Connections()
+    hold.when_it_begins(lambda _: people.dismiss(replies.UPDATING, hold.exempts))
+    hold.when_it_begins(lambda _: runner.look())
+    hold.when_it_ends(runner.look)
+    routes = endpoints.routes()
+    hold.add_to(routes, first=directory.look_anew)
     routed = asyncio.Event()
     async with asyncio.TaskGroup() as group:
         keepers = [
@@ -102,14 +110,15 @@ async def _run(context: Context, spool: Spool, queue: Queue) -> None:
             for name, work in (
                 ("facts", facts.run()),
                 ("bans", logins.run()),
+                ("hold", hold.keep()),
                 ("routes", _follow(context, directory, queue, runner, routed)),
             )
         ]
         running = context.spawn(group, _deliver(runner, routed), "queue")
         try:
-            listeners.append(await serve_http(context, endpoints.routes()))
+            listeners.append(await serve_http(context, routes))
             context.ports["http"] = listeners[-1].port
-            for name, address, handler, config in _doors(context, sending, logins, certificates, people, rooms):
+            for name, address, handler, config in _doors(context, sending, logins, certificates, hold, people, rooms):
                 if name == "submissions":
                     # Forwards of others need no certificate: they are taken while acme makes the first one.
                     if not await _certified(context, certificates):
@@ -142,6 +151,7 @@ def _doors(
     sending: Sending,
     logins: Logins,
     certificates: ServerCertificates,
+    hold: Hold,
     people: Connections,
     rooms: Connections,
 ) -> list[tuple[str, str, Handler, EngineConfig]]:
@@ -189,13 +199,13 @@ def _doors(
         (
             "submissions",
             settings.submissions_listen,
-            Submission(sending, logins, "submissions"),
+            Submission(sending, logins, "submissions", hold),
             submission(implicit_tls=True),
         ),
         (
             "submission",
             settings.submission_listen,
-            Submission(sending, logins, "submission"),
+            Submission(sending, logins, "submission", hold),
             submission(implicit_tls=False),
         ),
     ]

@@ -1,6 +1,6 @@
 """Mail from people, on 465 and 587: the story of one outgoing message, in the order of its commands.
 
-    connect    is this address banned?
+    connect    is an update under way? is this address banned?
     AUTH       who is it? (`login`)
     MAIL       may this account send as this address? is there room on the disk?
     RCPT       is it an address? of our own: does it exist?
@@ -21,6 +21,7 @@ from services.protocol import reply as replies
 from services.protocol.reply import Reply
 from services.protocol.sasl import PasswordCredentials
 from services.protocol.smtp_syntax import MailParameters, Path, RcptParameters, quote_local
+from services.runtime.hold import Hold
 from services.runtime.process import below_reserve
 from services.smtp.engine import Engine, Session
 from services.smtp.engine import Envelope as SmtpEnvelope
@@ -33,15 +34,21 @@ NO_DIRECTORY = Reply(451, "4.3.0", "the directory is not available, try again in
 class Submission:
     """The handler of one submission listener; `listener` is its name in the record."""
 
-    def __init__(self, sending: Sending, logins: Logins, listener: str) -> None:
-        self._sending, self._logins, self._listener = sending, logins, listener
+    def __init__(self, sending: Sending, logins: Logins, listener: str, hold: Hold) -> None:
+        self._sending, self._logins, self._listener, self._hold = sending, logins, listener, hold
         self._events = sending.context.events
 
     # --- the hooks, in the order of a session
 
     def handle_CONNECT(self, server: Engine, session: Session, envelope: SmtpEnvelope) -> Reply | None:
-        """A banned address is told so instead of being greeted."""
+        """A banned address is told so instead of being greeted, everybody while an update is under way."""
         peer = session.peer[0]
+        if held := self._hold.refusal(peer):
+            self._events.emit(
+                "connect", session.trace, outcome="defer", peer=peer, listener=self._listener,
+                reply=str(replies.UPDATING), reason=held,
+            )  # fmt: skip
+            return replies.UPDATING
         ban = self._logins.refuse_connection(peer)
         if ban is None:
             self._events.emit("connect", session.trace, peer=peer, listener=self._listener)

@@ -155,8 +155,8 @@ class Queue(Protocol):
     async def agenda(self) -> dict[str, float]:
         """Destination → when something is due there first."""
 
-    async def claim(self, destination: str, now: float) -> Claim:
-        """The message that has been due longest there, in flight from now on."""
+    async def claim(self, destination: str, now: float, account: str = "") -> Claim:
+        """The message that has been due longest there, in flight from now on; with `account` of those it submitted."""
 
     async def settle(
         self, work: Work, now: float, outcomes: Sequence[Outcome], reports: Sequence[NewMessage] = ()

@@ -100,9 +100,9 @@ class SqliteQueue:
         sql = "SELECT destination, MIN(next) FROM recipients WHERE state = 0 GROUP BY destination"
         return await self._do(lambda db, _: dict(db.execute(sql).fetchall()))
 
-    async def claim(self, destination: str, now: float) -> Claim:
+    async def claim(self, destination: str, now: float, account: str = "") -> Claim:
         """See `Queue.claim`."""
-        return await self._do(lambda db, _: _claim(db, destination, now))
+        return await self._do(lambda db, _: _claim(db, destination, now, account))
 
     async def settle(
         self, work: Work, now: float, outcomes: Sequence[Outcome], reports: Sequence[NewMessage] = ()
@@ -278,13 +278,19 @@ def _add(db: sqlite3.Connection, operation: _Operation, message: NewMessage) -> 
     return True
 
 
-def _claim(db: sqlite3.Connection, destination: str, now: float) -> Claim:
+# Only the mail gate asks by account, for the one destination that holds little: no index of it.
+_BY_ACCOUNT = "AND EXISTS (SELECT 1 FROM messages WHERE id = message AND account = ?) "
+
+
+def _claim(db: sqlite3.Connection, destination: str, now: float, account: str) -> Claim:
+    whose, values = (_BY_ACCOUNT, (account,)) if account else ("", ())
     first = db.execute(
-        "SELECT message FROM recipients WHERE destination = ? AND state = 0 AND next <= ? ORDER BY next LIMIT 1",
-        (destination, now),
+        f"SELECT message FROM recipients WHERE destination = ? AND state = 0 AND next <= ? {whose}"
+        "ORDER BY next LIMIT 1",
+        (destination, now, *values),
     ).fetchone()
     if first is None:
-        return Claim(None, _next(db, destination))
+        return Claim(None, _next(db, destination, account))
     rows = db.execute(
         "UPDATE recipients SET state = 1, attempts = attempts + 1 WHERE message = ? AND destination = ? AND state = 0 "
         "AND next <= ? RETURNING address, attempts, warned",
@@ -301,7 +307,7 @@ def _claim(db: sqlite3.Connection, destination: str, now: float) -> Claim:
         bool(smtputf8), message_id, destination,
         tuple(Waiting(address, attempts, bool(warned)) for address, attempts, warned in sorted(rows)),
     )  # fmt: skip
-    return Claim(work, _next(db, destination))
+    return Claim(work, _next(db, destination, account))
 
 
 def _settle(
@@ -338,9 +344,10 @@ def _settle(
     return _next(db, work.destination)
 
 
-def _next(db: sqlite3.Connection, destination: str) -> float | None:
-    sql = "SELECT MIN(next) FROM recipients WHERE destination = ? AND state = 0"
-    found: float | None = db.execute(sql, (destination,)).fetchone()[0]
+def _next(db: sqlite3.Connection, destination: str, account: str = "") -> float | None:
+    whose, values = (_BY_ACCOUNT, (account,)) if account else ("", ())
+    sql = f"SELECT MIN(next) FROM recipients WHERE destination = ? AND state = 0 {whose}"
+    found: float | None = db.execute(sql, (destination, *values)).fetchone()[0]
     return found
 
 

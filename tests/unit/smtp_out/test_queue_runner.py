@@ -27,6 +27,11 @@ from tests.unit.smtp_out.sendingroom import Recorded, until
 QUICK = Timeouts(connect=5, greeting=5, command=5, data=5, block=5, final=5, quit=0.05)
 
 
+def destination_of(address: str) -> str:
+    domain = address.partition("@")[2]
+    return "local" if domain == "home.test" else domain
+
+
 @dataclasses.dataclass
 class Running:
     """A runner at work."""
@@ -42,7 +47,7 @@ class Running:
         draft.write(b"Subject: x\r\n\r\nhello\r\n")
         await draft.settle()
         spooled = await draft.commit(b"")
-        to = tuple((address, address.partition("@")[2]) for address in recipients)
+        to = tuple((address, destination_of(address)) for address in recipients)
         values: dict[str, Any] = {"kind": "submission", "sender": "anna@home.test", "account": "anna@home.test"}
         message = NewMessage(
             identity, identity, created=self.now[0], spooled=spooled, recipients=to, **(values | other)
@@ -63,10 +68,6 @@ async def running(
                       clock=lambda: now[0])  # fmt: skip
     spool = Spool(str(folder / "spool"))
     queue = SqliteQueue(spool, now[0])
-
-    def destination_of(address: str) -> str:
-        domain = address.partition("@")[2]
-        return "local" if domain == "home.test" else domain
 
     runner = QueueRunner(context, queue, spool, ZoneLookup(zone), destination_of, QUICK)
     task = asyncio.create_task(runner.run())
