@@ -10,6 +10,7 @@ stop at an older admin.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from services.admin.operations import BANNING
@@ -82,9 +83,15 @@ class BanExchange:
 class Facts:
     """The handler."""
 
-    def __init__(self, context: Context, directories: Directories, bans: BanExchange) -> None:
-        """Facts go into `directories`, bans on to `bans`."""
-        self._context, self._directories, self._bans = context, directories, bans
+    def __init__(
+        self,
+        context: Context,
+        directories: Directories,
+        bans: BanExchange,
+        closed: Callable[[], str] = lambda: "",
+    ) -> None:
+        """Facts go into `directories`, bans on to `bans`. `closed` says why none are taken now, "" where they are."""
+        self._context, self._directories, self._bans, self._closed = context, directories, bans, closed
 
     def routes(self) -> Routes:
         """The paths and who may ask them."""
@@ -94,6 +101,8 @@ class Facts:
 
     async def take(self, request: Request) -> Response:
         """POST /v1/facts."""
+        if why := self._closed():
+            return Response.error(503, why)  # rooms keep them: what is taken now would be lost with a roll back
         value = request.json()
         if not isinstance(value, dict) or not isinstance(value.get("facts"), list):
             raise BadRequest('the body must be {"facts": [...]}')

@@ -11,6 +11,7 @@ from services.admin import bootstrap
 from services.admin.access import TOKEN_FILE, Access, write_token
 from services.admin.duties import Duties
 from services.admin.event_index import EventIndex
+from services.admin.holding import Holding
 from services.admin.internal import BanExchange, Facts
 from services.admin.operations import Operations
 from services.admin.overview import Overview
@@ -18,14 +19,18 @@ from services.admin.page import serve_page
 from services.admin.parts import Parts
 from services.admin.peers import ROOMS, Peers
 from services.admin.sessions import Sessions
+from services.admin.snapshots import Snapshots, put_back
 from services.admin.tail import Tail
-from services.directory.changes import Directories
+from services.admin.transaction import Transaction
+from services.directory.changes import GATE, Directories
 from services.directory.database import Database
 from services.directory.passwords import Passwords
 from services.directory.publish import Publisher
+from services.runtime.hold import Hold
 from services.runtime.internal_http import serving
 from services.runtime.listener import bind
 from services.runtime.process import Context
+from services.runtime.version import code_version
 
 
 async def serve(context: Context) -> None:
@@ -35,6 +40,9 @@ async def serve(context: Context) -> None:
         os.makedirs(folder, mode=0o750, exist_ok=True)
         if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
             raise OSError(f"{folder} cannot be read and written by uid {os.geteuid()}")
+    for done in await asyncio.to_thread(put_back, settings.admin_dir, code_version):
+        context.log("warning" if done.warning else "info", done.reason)
+        context.events.emit("update", done.id, outcome="error" if done.warning else "info", reason=done.reason)
     database = await asyncio.to_thread(Database, os.path.join(settings.admin_dir, "directory.db"))
     passwords, peers = Passwords(), Peers(context)
     try:
@@ -60,6 +68,17 @@ async def _serve(context: Context, directories: Directories, passwords: Password
     sessions = Sessions(os.path.join(settings.admin_dir, "sessions.json"), clock=context.clock)
     operations = Operations(context, directories, passwords, sessions, duties, peers)
     bans = BanExchange(context, peers)
+    hold = Hold(context)
+    holding = Holding(context, hold, peers, lambda: f"{GATE}@{settings.mail_domain}")
+    snapshots = Snapshots(settings.admin_dir, code_version, context.clock)
+    transaction = Transaction(context, directories.database, snapshots, holding)
+
+    def closed() -> str:
+        if not (why := holding.closed()):
+            snapshots.mark()
+        return why
+
+    directories.closed = closed
     tail = Tail(context, lambda: _index(context))
     parts = Parts(
         context=context,
@@ -73,13 +92,17 @@ async def _serve(context: Context, directories: Directories, passwords: Password
         tail=tail,
     )
     try:
-        async with serving(context, Facts(context, directories, bans).routes()) as listener:
+        routes = Facts(context, directories, bans, holding.closed).routes()
+        transaction.add_to(routes)
+        async with serving(context, routes) as listener:
             context.ports["http"] = listener.port
             async with asyncio.TaskGroup() as group:
                 running = [
                     context.spawn(group, duties.run(), "duties to other rooms"),
                     context.spawn(group, bans.run(), "exchange of bans"),
                     context.spawn(group, tail.run(), "index of the record"),
+                    context.spawn(group, hold.keep(), "hold"),
+                    context.spawn(group, holding.run(), "holding the rooms"),
                 ]
                 context.health.ready()
                 await serve_page(context, parts, sockets, inside)

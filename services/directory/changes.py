@@ -9,8 +9,14 @@ every room within a second. In this order, so that nothing is half done:
 4. swap the two `current` links. If that fails the change stands and is due: `NotPublished` says so, and the next
    change or `republish` (each start, and admin's retry) finishes it.
 
+While an update is under way the directory is closed: `closed` says so, and every verb raises `Closed`.
+
+For as long as the mail gate works, one account more than the directory has is published: the `guest`. It is written
+into no table, so that nobody lists it, and a restart or a rollback knows nothing of it.
+
 Called by the admin room alone, in threads. Raises `InvalidName`, `WeakPassword` (the caller's mistake), `NotFound`,
-`Exists`, `Refused`, `PublicationFailed` (nothing was changed), `NotPublished` (changed, not yet seen by the rooms).
+`Exists`, `Refused`, `Closed`, `PublicationFailed` (nothing was changed), `NotPublished` (changed, not yet seen by the
+rooms).
 """
 
 from __future__ import annotations
@@ -23,12 +29,14 @@ from collections.abc import Callable, Iterator, Sequence
 from services.directory import addresses
 from services.directory.alias_targets import check_target
 from services.directory.database import AccountDetails, Database
-from services.directory.errors import Exists, NotFound, NotPublished, Refused
-from services.directory.models import Alias, Domain, Duty, Fact
+from services.directory.errors import Closed, Exists, NotFound, NotPublished, Refused
+from services.directory.models import Account, Alias, Domain, Duty, Fact
 from services.directory.passwords import needs_rehash
 from services.directory.publish import Contents, PublicationFailed, Publisher
 
 KEEP_DELETED_SECONDS = 30 * 86_400  # as long as imap keeps the mail of a deleted account
+# The part before @ of the mail gate's account: nobody else may have it.
+GATE = "mailstead-gate"
 
 
 class Directories:
@@ -37,6 +45,9 @@ class Directories:
     def __init__(self, database: Database, publisher: Publisher, *, clock: Callable[[], float] = time.time) -> None:
         """`publisher` is told of every change before it is answered."""
         self.database, self._publisher, self._clock = database, publisher, clock
+        # Why nothing may be changed now, "" where it may. Asked within the lock, right before each change.
+        self.closed: Callable[[], str] = lambda: ""
+        self._guest: tuple[Account, str] | None = None
 
     # --- domains ---------------------------------------------------------------------------------------------------
 
@@ -83,6 +94,7 @@ class Directories:
         """
         address = addresses.account_address(text)
         local, domain = addresses.split(address)
+        _check_not_reserved(local, address)
         wanted = addresses.user_name(login) if login else ""
         now = self._clock()
         with self._change() as connection:
@@ -184,6 +196,7 @@ class Directories:
         """Drop the rows of deleted accounts with this address, and owe their mail's end; how many there were."""
         address = addresses.key(text.strip())
         with self.database.transaction() as connection:
+            self._check_open()
             gone = connection.execute(
                 "DELETE FROM accounts WHERE address = ? AND deleted_at IS NOT NULL", (address,)
             ).rowcount
@@ -213,6 +226,7 @@ class Directories:
     def add_alias(self, source_text: str, target_text: str) -> Alias:
         """Mail for `source` goes (also) to `target`. Adding one that is there changes nothing."""
         source = addresses.alias_source(source_text)
+        _check_not_reserved(source.partition("@")[0], source)
         typed = target_text.strip()
         # `@ours → @theirs` keeps the part before @: a domain alias.
         target = "@" + addresses.domain_name(typed[1:]) if typed.startswith("@") else addresses.address(typed)
@@ -298,12 +312,31 @@ class Directories:
         """Publish again where the rooms see another generation than ours; True where that was so."""
         with self.database.lock:
             published = self._publisher.published()
-            if published is not None and str(published) == self.database.meta("generation"):
+            # By a process that ended in the middle of a gate.
+            left = self._guest is None and self.database.meta("guest")
+            if not left and published is not None and str(published) == self.database.meta("generation"):
                 self._publisher.sweep()
                 return False
-            with self._change(force=True):
-                pass
+            self.publish_guest(*(self._guest or ()))
         return True
+
+    def publish_guest(self, guest: Account | None = None, password_hash: str = "") -> None:
+        """Publish the directory and `guest` beside it; None: without one. Done even while the directory is closed."""
+        with self.database.lock:
+            if guest is not None and self.database.account(guest.address):
+                raise Exists(f"{guest.address} is an account here")
+            before, self._guest = self._guest, (guest, password_hash) if guest is not None else None
+            try:
+                with self._change(force=True) as connection:
+                    if guest is None:
+                        connection.execute("DELETE FROM meta WHERE name = 'guest'")
+                    else:
+                        connection.execute("INSERT OR REPLACE INTO meta VALUES ('guest', ?)", (guest.address,))
+            except NotPublished:
+                raise
+            except BaseException:
+                self._guest = before
+                raise
 
     @contextlib.contextmanager
     def _change(self, *, force: bool = False) -> Iterator[sqlite3.Connection]:
@@ -311,6 +344,8 @@ class Directories:
         with self.database.lock:
             try:
                 with self.database.transaction() as connection:
+                    if not force:
+                        self._check_open()
                     before = connection.total_changes
                     yield connection
                     if connection.total_changes == before and not force:
@@ -331,11 +366,18 @@ class Directories:
 
     def _contents(self, generation: int) -> Contents:
         database = self.database
-        accounts = [details.account for details in database.accounts()]
-        return Contents(generation, database.domains(), accounts, database.aliases(), database.hashes())
+        accounts, hashes = [details.account for details in database.accounts()], database.hashes()
+        if self._guest is not None:
+            account, password_hash = self._guest
+            accounts, hashes = [*accounts, account], {**hashes, account.address: password_hash}
+        return Contents(generation, database.domains(), accounts, database.aliases(), hashes)
 
     def _owe(self, connection: sqlite3.Connection, kind: str, subject: str, detail: str = "") -> None:
         connection.execute("INSERT OR REPLACE INTO duties VALUES (?, ?, ?, ?)", (kind, subject, detail, self._clock()))
+
+    def _check_open(self) -> None:
+        if why := self.closed():
+            raise Closed(why)
 
     # --- what must hold --------------------------------------------------------------------------------------------
 
@@ -358,6 +400,11 @@ class Directories:
 
 def _count(connection: sqlite3.Connection, what: str, *values: str) -> int:
     return int(connection.execute(f"SELECT count(*) FROM {what}", values).fetchone()[0])
+
+
+def _check_not_reserved(local: str, address: str) -> None:
+    if local == GATE:
+        raise Refused(f"{address} is reserved: updates are tried out with it")
 
 
 def _quota(size: int) -> int:

@@ -19,5 +19,9 @@ class Refused(DirectoryError):
     """It would leave the directory broken."""
 
 
+class Closed(DirectoryError):
+    """Nothing can be changed for now: an update is under way. Nothing was changed."""
+
+
 class NotPublished(DirectoryError):
     """The change is saved; the rooms do not see it yet."""

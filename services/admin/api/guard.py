@@ -15,7 +15,7 @@ from services.admin.peers import PeerAway, PeerSaid
 from services.admin.sessions import COOKIE
 from services.directory.addresses import InvalidName
 from services.directory.database import DatabaseUnusable
-from services.directory.errors import Exists, NotFound, NotPublished, Refused
+from services.directory.errors import Closed, Exists, NotFound, NotPublished, Refused
 from services.directory.passwords import WeakPassword
 from services.directory.publish import PublicationFailed
 
@@ -26,6 +26,7 @@ STATUS: Sequence[tuple[type[Exception], int]] = (
     (NotFound, 404),
     (Exists, 409),
     (Refused, 409),
+    (Closed, 503),
     (NotPublished, 503),
     (PublicationFailed, 503),
     (PeerAway, 503),
@@ -43,7 +44,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
         409: "Not possible as things are",
         422: "A wrong argument",
         429: "Too many wrong passwords",
-        503: "A room that is needed is away, or the disk is full; nothing is half done",
+        503: "A room that is needed is away, the disk is full, or an update is under way; nothing is half done",
     }.items()
 }
 
