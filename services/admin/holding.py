@@ -54,7 +54,7 @@ class Holding:
         return await self._everywhere(None)
 
     async def ask_again(self) -> dict[str, list[str]]:
-        """Tell every room once more where the gate comes from; each looks at the directory anew before it answers."""
+        """Tell every room once more where the gate comes from."""
         return await self._everywhere(None)
 
     async def release(self, identity: str) -> dict[str, list[str]]:

@@ -121,10 +121,6 @@ class SnapshotDirectory:
         """See `Directory.generation`."""
         return self._current().generation
 
-    def look_anew(self) -> None:
-        """Look at the link with the next question, whenever the last look was."""
-        self._looked = float("-inf")
-
     def is_local(self, domain: str) -> bool:
         """See `Directory.is_local`."""
         name = key("@" + domain)[1:].removesuffix(".")

@@ -76,7 +76,7 @@ async def serve(context: Context) -> None:
         ]
         try:
             routes = api.routes()
-            hold.add_to(routes, first=directory.look_anew)
+            hold.add_to(routes)
             listeners.append(await serve_http(context, routes))
             context.ports["http"] = listeners[-1].port
             connection = partial(Connection, desk)

@@ -170,12 +170,11 @@ class Hold:
 
     # --- HTTP
 
-    def add_to(self, routes: Routes, *, first: Callable[[], None] = lambda: None) -> None:
-        """Answer admin's questions; `first` is called before a hold is answered."""
+    def add_to(self, routes: Routes) -> None:
+        """Answer admin's questions."""
 
         async def hold(request: Request) -> Response:
             identity, seconds, account = asked(request)
-            first()
             try:
                 held = await self.take(identity, seconds, exempt=request.peer, account=account)
             except OSError as error:

@@ -52,7 +52,7 @@ async def serve(context: Context) -> None:
     hold.when_it_begins(lambda _: parts.smtp.connections.dismiss(replies.UPDATING, hold.exempts))
     routes = Routes()
     routes.add("GET", "/v1/status", parts.status, allow=("admin",))
-    hold.add_to(routes, first=parts.directory.look_anew)
+    hold.add_to(routes)
     try:
         async with serving(context, routes) as http, asyncio.TaskGroup() as group:
             smtp = await listen(lambda: Engine(parts.outside, parts.smtp), settings.smtp_listen)

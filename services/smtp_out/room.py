@@ -102,7 +102,7 @@ async def _run(context: Context, spool: Spool, queue: Queue) -> None:
     hold.when_it_begins(lambda _: runner.look())
     hold.when_it_ends(runner.look)
     routes = endpoints.routes()
-    hold.add_to(routes, first=directory.look_anew)
+    hold.add_to(routes)
     routed = asyncio.Event()
     async with asyncio.TaskGroup() as group:
         keepers = [

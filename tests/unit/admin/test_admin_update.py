@@ -88,9 +88,11 @@ def test_a_room_that_is_away_is_told_when_it_is_back(new_room: Callable[[], Admi
 def test_a_new_admin_asks_the_rooms_anew_since_the_gate_comes_from_another_place(
     new_room: Callable[[], AdminRoom], quick: None
 ) -> None:
-    tell(new_room(), "hold", id="u1", seconds=120)
     admin = new_room()
+    tell(admin, "hold", id="u1", seconds=120)
+    admin.stop()
     admin.peers.asked.clear()
+    admin = new_room()
     until(lambda: sorted(asked(admin, "/v1/hold")) == sorted(ROOMS))
     with api_of(admin) as api:
         assert api.post("/domains", json={"name": "new.test"}).status_code == 503
