@@ -94,7 +94,7 @@ def endpoints(container: Json) -> dict[str, dict[str, Any]]:
     short = container["Id"][:12]
     found = {}
     for network, settings in (container["NetworkSettings"].get("Networks") or {}).items():
-        said = {field: settings[field] for field in ENDPOINT if not _empty(settings.get(field))}
+        said = {field: settings[field] for field in ENDPOINT if settings.get(field)}
         # Before engine 25 the short id stands among the aliases.
         aliases = [alias for alias in said.pop("Aliases", ()) if alias != short]
         found[network] = {**said, "Aliases": aliases} if aliases else said

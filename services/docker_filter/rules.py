@@ -103,13 +103,13 @@ def may_rename(container: Container, new: str) -> None:
 
 def may_remove(container: Container, containers: Sequence[Container]) -> None:
     """Raises Refused unless it is stopped, and is either replaced or a successor whose predecessor still stands."""
-    if container.awake:
-        raise Refused(f"{container.text} runs", 409)
     others = beside(container, containers)
     replaced = container.name.step == "before" and any(not other.name.step for other in others)
     failed = bool(container.labels.get(UPDATE_LABEL)) and container.labels.get(SOURCE_LABEL) in {o.id for o in others}
     if not replaced and not failed:
         raise Refused(f"{container.text} is neither replaced nor a successor whose predecessor stands")
+    if container.awake:
+        raise Refused(f"{container.text} runs", 409)
 
 
 def may_succeed(source: Container, name: str, update: str, containers: Sequence[Container]) -> None:
