@@ -3,11 +3,11 @@
 # Reads /proc alone: a small system may have neither ss nor ip.
 PROC=/proc # tests give a folder with tables of their own
 
-# setting NAME DEFAULT: a variable of env/ports.env; the caller's environment goes before the file, as in Compose.
+# setting NAME DEFAULT [FILE]: a variable of env/ports.env, or FILE; the caller's environment goes before, as in Compose.
 setting() {
-    local value=${!1:-}
-    if [[ -z $value && -r env/ports.env ]]; then
-        value=$(sed -n "s/^[[:space:]]*$1[[:space:]]*=[[:space:]]*//p" env/ports.env | tail -n 1)
+    local value=${!1:-} file=${3:-env/ports.env}
+    if [[ -z $value && -r $file ]]; then
+        value=$(sed -n "s/^[[:space:]]*$1[[:space:]]*=[[:space:]]*//p" "$file" | tail -n 1)
         value=${value%%[[:space:]]#*}
         value=${value%"${value##*[![:space:]]}"}
         if [[ $value == \"*\" || $value == \'*\' ]]; then value=${value:1:-1}; fi

@@ -23,11 +23,12 @@ FOREIGN = re.compile(
     r"PATH|HOME|HOSTNAME|USER|LOGNAME|SHELL|SHLVL|PWD|OLDPWD|TERM|TZ|LANG|LANGUAGE|LC_\w+|_|container|DEBIAN_FRONTEND"
     r"|(PYTHON|PIP|SSL_CERT_(FILE|DIR)|MAILSTEAD_|COMPOSE_|DOCKER_|GPG_)\w*|\w+_PROXY|\w+_proxy"
 )
-# Variables that Compose and the scripts read, not a room: ports and owners.
+# Variables that Compose and the scripts read, not a room: ports, owners, whose releases are taken.
 COMPOSE_ONLY = frozenset(
     {
         *("SMTP_PORT", "SUBMISSIONS_PORT", "SUBMISSION_PORT", "IMAP_PORT", "IMAPS_PORT", "HTTP_PORT", "HTTPS_PORT"),
         *("ADMIN_PORT", "BIND_ADDRESS", "MAIL_UID", "MAIL_GID", "LETSENCRYPT_DIR", "NETWORK_MODE"),
+        "RELEASE_SIGNERS",
     }
 )
 

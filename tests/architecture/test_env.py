@@ -15,8 +15,8 @@ from services.runtime import settings, values
 ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted((ROOT / "env").glob("*.env.example"))
 COMPOSE = "".join(path.read_text() for path in sorted(ROOT.glob("compose*.yaml")))
-# Not settings: the C library's, and what Compose alone reads.
-BESIDE = {"mailstead": {"TZ"}}
+# Not settings of a room: the C library's, and what scripts/update reads on the host.
+BESIDE = {"mailstead": {"TZ"}, "updater": {"RELEASE_SIGNERS"}}
 # Interpolated by Compose, but nothing for a person to set: scripts/up tells the build what it was made from.
 INTERNAL = {"MAILSTEAD_SOURCE", "MAILSTEAD_RESTORING"}
 # Read by scripts/up and by Compose itself, so interpolated nowhere.
