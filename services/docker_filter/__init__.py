@@ -6,6 +6,8 @@ value (`requests`), judged against what the engine says of this project (`rules`
 
     GET    /version  /_ping  /containers/json             this project's containers, whatever filter was asked for
     GET    /containers/NAME/json                          values of the environment as keyed digests (`redact`)
+    GET    /containers/NAME/health                        {"healthy": true | false | null, "reason"}: the check that its
+                                                          configuration has, run now; Docker itself runs it each minute
     GET    /images/REF/json  /distribution/REF/json
     POST   /images/create?fromImage=REF[&tag=TAG]         pull; the engine's progress is passed on
     POST   /images/REF/tag?repo=REPOSITORY&tag=TAG        DELETE /images/REF

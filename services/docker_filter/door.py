@@ -28,7 +28,7 @@ WRITE_SECONDS = 30
 READ_BYTES = 1 << 14
 RECORDED_A_MINUTE = 120  # refusals that are recorded one by one: a flood must not push out the record
 # Questions are not recorded: they change nothing, and admin's page asks one with every look.
-_QUESTIONS = (requests.Version, requests.Ping, requests.Listing, requests.Inspection,
+_QUESTIONS = (requests.Version, requests.Ping, requests.Listing, requests.Inspection, requests.Health,
               requests.ImageInspection, requests.Distribution)  # fmt: skip
 
 

@@ -52,6 +52,13 @@ class Inspection:
 
 
 @dataclass(frozen=True, slots=True)
+class Health:
+    """GET /containers/{container}/health: its own health check, run now. Docker's API has no such question."""
+
+    container: str
+
+
+@dataclass(frozen=True, slots=True)
 class ImageInspection:
     """GET /images/{image}/json."""
 
@@ -132,7 +139,7 @@ class Create:
 
 
 Ask = (
-    Version | Ping | Listing | Inspection | ImageInspection | Distribution
+    Version | Ping | Listing | Inspection | Health | ImageInspection | Distribution
     | Pull | Tag | DeleteImage | Stop | Start | Terminate | Rename | Remove | Create
 )  # fmt: skip
 
@@ -304,6 +311,7 @@ _VERBS: tuple[tuple[str, str, Reader], ...] = (
     ("GET", "/_ping", _ignoring(lambda _: Ping())),
     ("GET", "/containers/json", _ignoring(lambda _: Listing())),
     ("GET", f"/containers/({_CONTAINER})/json", _ignoring(lambda match: Inspection(match[1]))),
+    ("GET", f"/containers/({_CONTAINER})/health", _ignoring(lambda match: Health(match[1]))),
     ("GET", f"/images/({_IMAGE})/json", _ignoring(lambda match: ImageInspection(_image(match[1])))),
     ("GET", f"/distribution/({_IMAGE})/json", _ignoring(lambda match: Distribution(_image(match[1])))),
     ("POST", "/images/create", _pull),

@@ -86,6 +86,16 @@ def beside(container: Container, containers: Sequence[Container]) -> list[Contai
     return [each for each in containers if each.name.canonical == container.name.canonical and each.id != container.id]
 
 
+def health_check(inspection: Mapping[str, Any]) -> list[str]:
+    """The command of a container's health check, from its inspection; empty where it has none."""
+    test = (inspection["Config"].get("Healthcheck") or {}).get("Test") or []
+    if test[:1] == ["CMD"]:
+        return [str(word) for word in test[1:]]
+    if test[:1] == ["CMD-SHELL"]:
+        return [*(inspection["Config"].get("Shell") or ["/bin/sh", "-c"]), *(str(word) for word in test[1:2])]
+    return []
+
+
 def may_start(container: Container, containers: Sequence[Container]) -> None:
     """Raises Refused while another one of the same service runs."""
     for other in beside(container, containers):

@@ -98,6 +98,7 @@ class ScriptedEngine:
         self.containers: list[dict[str, Any]] = []
         self.images: list[dict[str, Any]] = [image(1, IMAGE), image(2, NEWER)]
         self.asked: list[str] = []
+        self.bodies: list[tuple[str, Any]] = []
         self.created: list[dict[str, Any]] = []
         self.answers: dict[str, tuple[int, Any]] = {}
         self.progress: list[bytes] = [b'{"status":"Pulling"}\r\n', b'{"status":"Done"}\r\n']
@@ -125,7 +126,8 @@ class ScriptedEngine:
             for piece in self.progress:
                 writer.write(protocol.send(h11.Data(data=piece)) or b"")
         else:
-            status, value = self.answer(method, target, json.loads(body or b"null"))
+            self.bodies.append((target, json.loads(body or b"null")))
+            status, value = self.answer(method, target, self.bodies[-1][1])
             data = b"" if value is None else json.dumps(value).encode()
             headers = [("Content-Length", str(len(data)))]
             writer.write(protocol.send(h11.Response(status_code=status, headers=headers)) or b"")

@@ -132,6 +132,46 @@ def test_an_inspection_shows_no_secret_and_can_be_compared(tmp_path: Path) -> No
     asyncio.run(story())
 
 
+HEALTH_CHECKS: list[tuple[list[str] | None, bool, list[dict[str, Any]], bool | None, list[str] | None]] = [
+    (["CMD", "healthcheck"], True, [{"Running": False, "ExitCode": 0}], True, ["healthcheck"]),
+    (["CMD", "healthcheck", "x"], True, [{"Running": False, "ExitCode": 3}], False, ["healthcheck", "x"]),
+    (["CMD-SHELL", "exit 1"], True, [{"Running": False, "ExitCode": 1}], False, ["/bin/sh", "-c", "exit 1"]),
+    (["CMD", "healthcheck"], False, [], False, None),
+    (["NONE"], True, [], None, None),
+    (None, True, [], None, None),
+]
+
+
+@pytest.mark.parametrize(("test", "runs", "states", "healthy", "command"), HEALTH_CHECKS)
+def test_a_containers_own_health_check_is_run_and_no_other_command(
+    tmp_path: Path, test: Any, runs: bool, states: list[Any], healthy: bool | None, command: Any
+) -> None:
+    async def story() -> None:
+        async with running(tmp_path) as it:
+            imap = it.engine.containers[0]
+            imap["Config"]["Healthcheck"] = {"Test": test} if test else None
+            imap["State"]["Running"] = runs
+            it.engine.answers[f"/containers/{imap['Id']}/exec"] = (201, {"Id": "e1"})
+            it.engine.answers["/exec/e1/start"] = (200, None)
+            it.engine.answers["/exec/e1/json"] = (200, states[0] if states else {})
+            answer = await it.ask("GET", f"/v1.41/containers/{NAME}/health?cmd=sh")
+            assert (answer.status, answer.json()["healthy"]) == (200, healthy)
+            ran = [body for method, body in it.engine.bodies if method.endswith("/exec")]
+            assert ran == ([{"Cmd": command}] if command else [])
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("target", [f"/containers/{OTHER}/health", "/containers/nobody/health"])
+def test_nobody_elses_health_check_is_run(tmp_path: Path, target: str) -> None:
+    async def story() -> None:
+        async with running(tmp_path) as it:
+            assert (await it.ask("GET", target)).status == 403
+            assert it.engine.changes == []
+
+    asyncio.run(story())
+
+
 @pytest.mark.parametrize(
     "target",
     [
