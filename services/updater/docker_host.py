@@ -5,13 +5,23 @@ The SDK speaks through requests, whose connection errors are OSErrors.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import docker
-from docker.errors import APIError, DockerException, ImageNotFound
+from docker.errors import APIError, DockerException, NotFound
 
-from services.updater.plan import Refused
+from services.updater.engine import (
+    ONE_OFF_LABEL,
+    SERVICE_LABEL,
+    EngineRefused,
+    EngineUnavailable,
+    Image,
+    Standing,
+    standing_of,
+)
+from services.updater.plan import repository_of, tag_of
 
 # The engine asks the registry while we wait; three tries of its own take a minute where a registry is dead.
 TIMEOUT_SECONDS = 90
@@ -19,12 +29,8 @@ TIMEOUT_SECONDS = 90
 OLDEST_API = "1.41"
 
 
-class EngineUnavailable(Exception):
-    """Docker, or the filter in front of it, did not answer; the text says which words came back."""
-
-
 class DockerHost:
-    """Questions to the engine, each one that docker-filter lets through."""
+    """`engine.Engine` on the SDK: requests that docker-filter lets through, and no others."""
 
     def __init__(self, url: str, secret: str) -> None:
         """`url` as `tcp://docker-filter:2375`; `secret` is the pair's. Raises EngineUnavailable."""
@@ -32,37 +38,103 @@ class DockerHost:
             self._client = self._connect(url, secret, OLDEST_API)
             # Engine 29 refuses what 20.10 speaks: the engine's own version is used for all that follows.
             version = self._client.version(api_version=False)["ApiVersion"]
+            self._client.close()
             self._client = self._connect(url, secret, version)
         except (DockerException, OSError, KeyError) as error:
             raise EngineUnavailable(f"Docker did not answer through {url}: {error}") from None
 
-    def listing(self) -> Sequence[Mapping[str, object]]:
-        """The stack's containers, running or not, as `GET /containers/json` has them."""
-        try:
-            containers: list[dict[str, object]] = self._client.containers(all=True)
-        except (DockerException, OSError) as error:
-            raise EngineUnavailable(f"Docker did not list the containers: {error}") from None
-        return containers
+    def standings(self) -> list[Standing]:
+        """See `engine.Engine`."""
+        with _asking("list the containers"):
+            listing: list[dict[str, Any]] = self._client.containers(all=True)
+        found = []
+        for entry in listing:
+            labels = entry.get("Labels") or {}
+            if labels.get(SERVICE_LABEL) and labels.get(ONE_OFF_LABEL) != "True":
+                standing = self.container(str(entry["Id"]))
+                if standing is not None:  # else it went between the two questions
+                    found.append(standing)
+        return sorted(found, key=lambda each: (each.service, each.name))
 
-    def repo_digests(self, image_id: str) -> tuple[str, ...]:
-        """`repository@sha256:...` for each name the image was pulled as; none for one that was built here."""
-        try:
-            found: dict[str, Any] = self._client.inspect_image(image_id)  # type: ignore[no-untyped-call]
-            return tuple(found.get("RepoDigests") or ())
-        except ImageNotFound:
-            return ()
-        except (DockerException, OSError) as error:
-            raise EngineUnavailable(f"Docker did not show the image {image_id}: {error}") from None
+    def container(self, identity: str) -> Standing | None:
+        """See `engine.Engine`."""
+        with contextlib.suppress(NotFound), _asking(f"show the container {identity}", but=NotFound):
+            return standing_of(self._client.inspect_container(identity))
+        return None
 
-    def registry_digest(self, image: str) -> str | Refused:
-        """The digest that `image`'s registry has now, or why it is not known."""
+    def image(self, reference: str) -> Image | None:
+        """See `engine.Engine`."""
+        with contextlib.suppress(NotFound), _asking(f"show the image {reference}", but=NotFound):
+            found: dict[str, Any] = self._client.inspect_image(reference)  # type: ignore[no-untyped-call]
+            digests = tuple(found.get("RepoDigests") or ())
+            return Image(str(found["Id"]), str(found.get("Created") or ""), digests)
+        return None
+
+    def registry_digest(self, reference: str) -> str:
+        """See `engine.Engine`. Whatever goes wrong here is about this registry, not about the engine."""
         try:
-            found: dict[str, Any] = self._client.inspect_distribution(image)  # type: ignore[no-untyped-call]
-            return str(found["Descriptor"]["digest"])
-        except APIError as error:
-            return Refused(int(error.status_code or 0), str(error.explanation or error))
-        except (DockerException, OSError, KeyError) as error:
-            return Refused(0, str(error))
+            with _asking(f"ask the registry about {reference}"):
+                found: dict[str, Any] = self._client.inspect_distribution(reference)  # type: ignore[no-untyped-call]
+                return str(found["Descriptor"]["digest"])
+        except EngineUnavailable as error:
+            raise EngineRefused(0, str(error)) from None
+
+    def pull(self, reference: str) -> None:
+        """See `engine.Engine`. What goes wrong half-way stands in the stream of progress, not in the status."""
+        with _asking(f"pull {reference}"):
+            progress = self._client.pull(
+                repository_of(reference), tag=tag_of(reference), stream=True, decode=True, auth_config={}
+            )
+            for line in progress:
+                if isinstance(line, dict) and line.get("error"):
+                    raise EngineRefused(0, str(line["error"]))
+
+    def tag(self, image: str, repository: str, tag: str) -> None:
+        """See `engine.Engine`."""
+        with _asking(f"name {image} {repository}:{tag}"):
+            self._client.tag(image, repository, tag)
+
+    def remove_image(self, reference: str) -> None:
+        """See `engine.Engine`."""
+        with contextlib.suppress(NotFound), _asking(f"remove the image {reference}", but=NotFound):
+            self._client.remove_image(reference, noprune=True)
+
+    def create(self, name: str, image: str, update: str, source: str) -> str:
+        """See `engine.Engine`. docker-filter makes the whole configuration from `source`'s inspection."""
+        body = {"Image": image, "Labels": {"mailstead.update": update, "mailstead.source": source}}
+        with _asking(f"create {name}"):
+            made: dict[str, Any] = self._client.create_container_from_config(body, name)  # type: ignore[no-untyped-call]
+            return str(made["Id"])
+
+    def rename(self, identity: str, name: str) -> None:
+        """See `engine.Engine`."""
+        with _asking(f"rename {identity} to {name}"):
+            self._client.rename(identity, name)
+
+    def start(self, identity: str) -> None:
+        """See `engine.Engine`."""
+        with _asking(f"start {identity}"):
+            self._client.start(identity)
+
+    def stop(self, identity: str) -> None:
+        """See `engine.Engine`."""
+        with _asking(f"stop {identity}"):
+            self._client.stop(identity)
+
+    def remove(self, identity: str) -> None:
+        """See `engine.Engine`."""
+        with contextlib.suppress(NotFound), _asking(f"remove {identity}", but=NotFound):
+            self._client.remove_container(identity)
+
+    def healthy(self, identity: str) -> str:
+        """See `engine.Engine`. Docker itself asks only each minute; docker-filter has the check run now."""
+        with _asking(f"ask {identity} for its health"):
+            url = f"{self._client.base_url}/containers/{identity}/health"
+            answer = self._client.get(url, timeout=TIMEOUT_SECONDS)
+            if answer.status_code >= 400:
+                raise EngineRefused(answer.status_code, _message(answer))
+            found: dict[str, Any] = answer.json()
+            return "" if found.get("healthy") is not False else str(found.get("reason") or "its check says no")
 
     def close(self) -> None:
         """Close the connections."""
@@ -74,3 +146,23 @@ class DockerHost:
         client.trust_env = False  # the filter is a neighbour: never through a proxy
         client.headers["Authorization"] = f"Bearer {secret}"
         return client
+
+
+@contextlib.contextmanager
+def _asking(what: str, but: type[Exception] | tuple[type[Exception], ...] = ()) -> Iterator[None]:
+    """The SDK's errors as ours; those in `but` pass."""
+    try:
+        yield
+    except but:
+        raise
+    except APIError as error:
+        raise EngineRefused(int(error.status_code or 0), str(error.explanation or error)) from None
+    except (DockerException, OSError, KeyError, ValueError) as error:
+        raise EngineUnavailable(f"Docker did not {what}: {error}") from None
+
+
+def _message(answer: Any) -> str:
+    try:
+        return str(answer.json()["message"])
+    except (ValueError, KeyError, TypeError):
+        return str(answer.text)[:300]

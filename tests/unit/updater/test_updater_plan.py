@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import pytest
 
-from services.updater import plan
-from services.updater.plan import Container, ImageState, Refused
+from services.updater import plan, steps
+from services.updater.engine import SERVICE_LABEL, Standing
+from services.updater.plan import Facts, ImageState, Refused
 
 NAME = "ghcr.io/mailstead/mailstead:0.1.0"
 ID = "sha256:" + "a" * 64
@@ -14,44 +18,104 @@ NEW = "sha256:" + "2" * 64
 PULLED_AS = {ID: [f"ghcr.io/mailstead/mailstead@{OLD}"]}
 
 
-def container(image: str = NAME, service: str = "imap") -> Container:
-    return Container(service, image, ID, "running", "Up 3 minutes (healthy)")
+def standing(image: str = NAME, service: str = "imap", image_id: str = ID, **changes: Any) -> Standing:
+    values = {"id": service, "name": f"house-{service}-1", "image": image, "image_id": image_id, "running": True}
+    return Standing(**{"labels": {SERVICE_LABEL: service}, "status": "running", **values, **changes})
+
+
+def facts(
+    *standings: Standing, digests: Any = None, here: Any = None, answers: Mapping[str, str | Refused] | None = None
+) -> Facts:
+    return Facts(list(standings), digests or {}, {NAME: ID} if here is None else here, answers or {})
+
+
+OTHER = "sha256:" + "c" * 64
 
 
 @pytest.mark.parametrize(
-    ("image", "digests", "answer", "state", "running", "registry"),
+    ("image", "digests", "here", "answer", "state", "running", "registry"),
     [
-        (NAME, PULLED_AS, OLD, plan.CURRENT, OLD, OLD),
-        (NAME, PULLED_AS, NEW, plan.NEWER, OLD, NEW),
-        (NAME, {}, None, plan.LOCAL, "", ""),
-        (NAME, {ID: []}, None, plan.LOCAL, "", ""),
+        (NAME, PULLED_AS, ID, OLD, plan.CURRENT, OLD, OLD),
+        (NAME, PULLED_AS, ID, NEW, plan.NEWER, OLD, NEW),
+        (NAME, {}, ID, None, plan.LOCAL, "", ""),
+        (NAME, {ID: []}, ID, None, plan.LOCAL, "", ""),
+        # Built here, and built again since.
+        (NAME, {}, OTHER, None, plan.PULLED, "", ""),
         # Pulled under another name: what our tag's registry has says nothing about it.
-        (NAME, {ID: [f"mirror.example/mailstead@{OLD}"]}, NEW, plan.LOCAL, "", ""),
-        (NAME, PULLED_AS, Refused(404, "manifest unknown"), plan.UNKNOWN, OLD, ""),
-        (NAME, PULLED_AS, None, plan.UNKNOWN, OLD, ""),
-        # Docker lists a container by its image's id once the tag means another image.
-        (ID, PULLED_AS, None, plan.PULLED, OLD, ""),
-        ("a" * 12, PULLED_AS, None, plan.PULLED, OLD, ""),
+        (NAME, {ID: [f"mirror.example/mailstead@{OLD}"]}, ID, NEW, plan.LOCAL, "", ""),
+        (NAME, PULLED_AS, ID, Refused(404, "manifest unknown"), plan.UNKNOWN, OLD, ""),
+        (NAME, PULLED_AS, ID, None, plan.UNKNOWN, OLD, ""),
+        # Pulled by somebody since, but not started.
+        (NAME, {**PULLED_AS, OTHER: [f"ghcr.io/mailstead/mailstead@{NEW}"]}, OTHER, NEW, plan.PULLED, OLD, NEW),
+        # Pinned by its owner: its name is its digest.
+        (f"ghcr.io/mailstead/mailstead@{OLD}", PULLED_AS, ID, None, plan.CURRENT, OLD, OLD),
     ],
 )
 def test_the_state_of_one_image(
-    image: str, digests: dict[str, list[str]], answer: str | Refused | None, state: str, running: str, registry: str
-) -> None:
-    (found,) = plan.compare([container(image)], digests, {} if answer is None else {image: answer})
+    image: str, digests: dict[str, list[str]], here: str, answer: str | Refused | None,
+    state: str, running: str, registry: str,
+) -> None:  # fmt: skip
+    known = facts(
+        standing(image), digests=digests, here={image: here}, answers={} if answer is None else {image: answer}
+    )
+    (found,) = plan.compare(known)
     assert (found.state, found.running, found.registry) == (state, running, registry)
-    assert bool(found.error) is (state in (plan.UNKNOWN, plan.PULLED))
+    assert bool(found.error) is (state == plan.UNKNOWN or (state == plan.PULLED and not answer))
     assert (found.service, found.image) == ("imap", image)
 
 
-def test_a_registry_is_asked_once_per_name_and_never_about_what_was_built_here() -> None:
+def test_a_registry_is_asked_once_per_name_and_never_about_what_was_built_here_or_pinned() -> None:
     local = "sha256:" + "b" * 64
-    containers = [
-        container(),
-        container(service="dkim"),
-        Container("unbound", "ghcr.io/mailstead/unbound:0.1.0", local, "running", "Up"),
-        container(ID, service="admin"),
+    standings = [
+        standing(),
+        standing(service="dkim"),
+        standing("ghcr.io/mailstead/unbound:0.1.0", "unbound", local),
+        standing(ID, "admin"),
     ]
-    assert plan.questions(containers, PULLED_AS) == [NAME]
+    assert plan.questions(standings, PULLED_AS) == [NAME]
+
+
+# A container, its mode, what its registry said → what a run does with it.
+LINES: list[tuple[Standing, str, str | Refused, str, str]] = [
+    (standing(), "watch", NEW, plan.REPLACE, "another image"),
+    (standing(), "watch", OLD, plan.KEEP, "runs what its registry has"),
+    (standing(), "off", NEW, plan.KEEP, "its label says so"),
+    (standing(service="docker-filter"), "update", NEW, plan.KEEP, "scripts/update"),
+    (standing(service="updater"), "update", NEW, plan.KEEP, "scripts/update"),
+    (standing(service="setup"), "update", NEW, plan.KEEP, "scripts/update"),
+    (standing(running=False, status="exited"), "update", NEW, plan.KEEP, "does not run (exited)"),
+    (standing(), "update", Refused(429, "toomanyrequests"), plan.ASK, "asks to wait"),
+    (standing(image_id=OTHER), "update", NEW, plan.KEEP, "built on this machine"),
+]
+
+
+@pytest.mark.parametrize(("one", "mode", "answer", "action", "words"), LINES)
+def test_what_a_run_does_with_one_container(
+    one: Standing, mode: str, answer: str | Refused, action: str, words: str
+) -> None:
+    known = facts(one, digests=PULLED_AS, answers={NAME: answer})
+    (line,) = plan.lines(known, steps.REGISTRY, {one.id: mode})
+    assert (line.action, words in line.reason) == (action, True), line.reason
+    assert line.shown()["service"] == one.service and set(line.shown()) == {
+        "service", "image", "from", "to", "action", "reason"
+    }  # fmt: skip
+    assert plan.lines(known, steps.REGISTRY, {one.id: mode}, ["another"])[0].action == plan.KEEP
+
+
+def test_by_itself_only_what_the_mode_lets_and_nothing_that_was_rolled_back() -> None:
+    lines = plan.lines(facts(standing(), digests=PULLED_AS, answers={NAME: NEW}), steps.REGISTRY, {"imap": "update"})
+    assert [line.action for line in plan.automatic(lines, {"imap": "update"}, {})] == [plan.REPLACE]
+    assert [line.action for line in plan.automatic(lines, {"imap": "watch"}, {})] == [plan.KEEP]
+    (line,) = plan.automatic(lines, {"imap": "update"}, {NEW: "rolled back in x"})
+    assert line.action == plan.KEEP and "rolled back in x" in line.reason
+
+
+@pytest.mark.parametrize(
+    ("image", "tag"),
+    [(NAME, "0.1.0"), ("localhost:5000/mailstead", "latest"), ("localhost:5000/m:dev", "dev"), ("debian", "latest")],
+)
+def test_the_tag_of_a_name(image: str, tag: str) -> None:
+    assert plan.tag_of(image) == tag
 
 
 @pytest.mark.parametrize(
@@ -82,6 +146,8 @@ REFUSALS = [
     (Refused(500, "x509: certificate signed by unknown authority"), "not trusted"),
     (Refused(500, "dial tcp 127.0.0.1:5000: connect: connection refused"), "not reachable"),
     (Refused(0, "Connection reset by peer"), "not reachable"),
+    (Refused(0, "unexpected EOF"), "damaged image"),
+    (Refused(0, "write /x: no space left on device"), "disk is full"),
     (Refused(500, "something new"), "could not be asked"),
 ]
 
