@@ -36,7 +36,9 @@ from services.runtime.values import Settings
 from services.setup import apply
 from services.setup.places import ROOMS
 from services.smtp_out.login import Logins
-from services.updater.room import Updater
+from services.updater import history
+from services.updater.journal import Journal
+from services.updater.watch import Updater
 from tests.faults.writer import Promises, Tell, Writer
 
 NOW = 1_800_000_000.0
@@ -377,6 +379,39 @@ def pages_check(root: Path, promised: Promises) -> None:
     updater._keep()
 
 
+# --- the updater's journal and history: an entry before each step, an end that is told once
+
+
+def journal_write(root: Path, tell: Tell) -> None:
+    for run in range(2):
+        journal = Journal(str(root), lambda: NOW)
+        for number in range(3):
+            tell(begins=(run, number))
+            journal.append({"run": run, "number": number})
+            tell(entries=(run, number))
+        history.add(str(root), {"id": f"u{run}"})
+        journal.remove()
+        tell(ended=run)
+
+
+def journal_check(root: Path, promised: Promises) -> None:
+    said = {name: value for promise in promised for name, value in promise.items()}
+    journal = Journal(str(root), lambda: NOW)
+    entries = [(entry["run"], entry["number"]) for entry in journal.read()]
+    ended = [entry["id"] for entry in history.read(str(root))]
+    assert sorted(ended) == [f"u{run}" for run in range(len(ended))]
+    assert len(ended) >= said.get("ended", -1) + 1, "the end was promised"
+    last, began = said.get("entries"), said.get("begins")
+    if last and last[0] > said.get("ended", -1) and not ended[last[0] : last[0] + 1]:
+        assert last in entries, "the step was begun after this"
+    assert entries == [
+        (run, number) for run, number in entries if run == entries[0][0] and number == entries.index((run, number))
+    ]
+    assert not entries or entries[-1] <= tuple(began)
+    journal.append({"run": 9, "number": 9})
+    assert len(journal.read()) == len(entries) + 1
+
+
 # --- setup's secrets
 
 OWNERS = [(room, os.geteuid(), os.getegid()) for room in (*ROOMS, "docker-filter")]
@@ -419,5 +454,6 @@ WRITERS = {
     "record": Writer("event segments", folders("events/imap", "admin"), record_write, record_check),
     "index": Writer("events.db", index_prepare, index_write, index_check),
     "pages": Writer("sessions and report (not fsynced)", folders("room"), pages_write, pages_check),
+    "journal": Writer("the updater's journal and history", folders("room"), journal_write, journal_check),
     "secrets": Writer("setup's secrets", secrets_prepare, secrets_write, secrets_check),
 }  # fmt: skip

@@ -210,7 +210,7 @@ def after_a_cut(
     return world, before
 
 
-@pytest.mark.parametrize("breaks", [None, unhealthy, letter_lost, no_start], ids=str)
+@pytest.mark.parametrize("breaks", [None, unhealthy, letter_lost, no_start], ids=["good", "unhealthy", "gate", "start"])
 def test_a_power_cut_at_any_moment_leaves_all_old_or_all_new(tmp_path: Path, breaks: Any) -> None:
     ends_seen = set()
     for first in range(moments(tmp_path / "whole", breaks) + 1):
