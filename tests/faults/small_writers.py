@@ -403,7 +403,7 @@ def journal_check(root: Path, promised: Promises) -> None:
     assert len(ended) >= said.get("ended", -1) + 1, "the end was promised"
     last, began = said.get("entries"), said.get("begins")
     if last and last[0] > said.get("ended", -1) and not ended[last[0] : last[0] + 1]:
-        assert last in entries, "the step was begun after this"
+        assert tuple(last) in entries, "the step was begun after this"
     assert entries == [
         (run, number) for run, number in entries if run == entries[0][0] and number == entries.index((run, number))
     ]
