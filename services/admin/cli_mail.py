@@ -174,8 +174,7 @@ def status(client: Client, out: Output, given: Arguments) -> int:
         lines.append(f"  certificate {certificate.get('mode', '')}, until {time_text(certificate.get('not_after'))}")
     lines.append(f"  directory   {answer['accounts']} accounts in {', '.join(answer['domains'])}")
     lines += [f"  {each['service']:11} {each['state']} {each['health']}".rstrip() for each in _containers(answer)]
-    for image in answer["updates"].get("images", []):
-        lines.append(f"  image of {image['service']}: {image['state']} {image['error']}".rstrip())
+    lines += _images(answer["updates"].get("images", []))
     if answer["owed"]:
         lines.append(f"  not done yet: {answer['owed']}")
     out.answer(answer, *lines)
@@ -185,7 +184,19 @@ def status(client: Client, out: Output, given: Arguments) -> int:
 def _containers(answer: Any) -> list[dict[str, Any]]:
     containers: list[dict[str, Any]] = answer["updates"].get("containers", [])
     rooms = {room["room"] for room in answer["rooms"]}
-    return [each for each in containers if each["service"] not in rooms]
+    # `setup` ends by itself before the others start.
+    return [each for each in containers if each["service"] not in rooms and each["service"] != "setup"]
+
+
+def _images(images: list[dict[str, Any]]) -> list[str]:
+    """A line per state, and one for each image with an error: thirteen that are all well are one line."""
+    services: dict[str, list[str]] = {}
+    for each in images:
+        if not each["error"]:
+            services.setdefault(each["state"], []).append(each["service"])
+    whose = {state: ", ".join(names) if len(services) > 1 else "all" for state, names in services.items()}
+    lines = [f"  images      {state}: {whose[state]}" for state in services]
+    return lines + [f"  image of {each['service']}: {each['error']}" for each in images if each["error"]]
 
 
 def first_login(client: Client, out: Output, given: Arguments) -> None:

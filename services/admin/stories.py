@@ -7,6 +7,7 @@ of it is told.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -122,6 +123,8 @@ def sentence(event: Event, said: set[tuple[str, str]] | None = None) -> str:
         if name in _HIDDEN or value in (None, "", [], {}, False):
             continue
         shown = ", ".join(str(item) for item in value) if isinstance(value, list) else str(value)
+        if name == "next" and isinstance(value, int):
+            shown = time.strftime("%Y-%m-%d %H:%M", time.localtime(value))
         if said is not None:
             if (name, shown) in said and name != "recipient":
                 continue

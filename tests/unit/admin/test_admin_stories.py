@@ -137,3 +137,10 @@ def test_a_story_says_each_thing_once():
 )
 def test_query_forms(query, term):
     assert term in query_terms(query)
+
+
+def test_the_next_attempt_is_told_as_a_time() -> None:
+    told = sentence(
+        {"t": 1, "trace": MESSAGE, "room": "smtp-out", "kind": "attempt", "outcome": "defer", "next": 86_400 * 366}
+    )
+    assert told.startswith("next 1971-01-0")
