@@ -3,7 +3,8 @@
 A page is written to be typed from top to bottom, and is tested so. Its fenced blocks say by their language what they are:
 
     sh                        typed as it stands, in a clone's top folder, one shell for the whole block; must succeed
-    sh second                 the same on another machine: a second stack (tests/stack/test_3_backup.py)
+    sh fails                  the same, but its last command must end with an error: what a person sees then
+    sh second                 as sh, on another machine: a second stack (tests/stack/test_3_backup.py)
     text right after an sh    what that block prints: see `prints`
     ini                       settings for the env file that the last line before it names (`env/relay.env`)
     console, other words      for a reader alone: another machine, a registrar's page, a waiting human
@@ -20,6 +21,7 @@ README, README_ZH = ROOT / "README.md", ROOT / "README.zh-CN.md"
 DOCS, DOCS_ZH = ROOT / "docs", ROOT / "docs" / "zh-CN"
 # Figures for whoever builds and measures: kept by `scripts/bench`, in one language.
 ONE_LANGUAGE = {"performance.md"}
+TYPED = ("sh", "sh fails")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,7 @@ def pairs() -> list[tuple[Path, Path]]:
 
 def typed() -> list[Path]:
     """The guides in the order in which one stack can be led through them: who changes settings comes last."""
-    pages = [english for english, _ in pairs() if any(block.info == "sh" for block in blocks(english))]
+    pages = [english for english, _ in pairs() if any(block.info in TYPED for block in blocks(english))]
     pages.remove(README)  # tests/stack/test_0_readme.py
     return sorted(pages, key=lambda page: (any(block.info == "ini" for block in blocks(page)), page.name))
 

@@ -110,7 +110,7 @@ def test_every_page_is_there_in_both_languages() -> None:
 def test_both_languages_have_the_same_outline_and_commands(english: Path, chinese: Path) -> None:
     assert [level for level, _ in guides.headings(english)] == [level for level, _ in guides.headings(chinese)]
     one, other = guides.blocks(english), guides.blocks(chinese)
-    kinds = ("sh", "sh second", "ini")
+    kinds = (*guides.TYPED, "sh second", "ini")
     assert [(each.info, each.text, each.env, each.sample) for each in one if each.info in kinds] == [
         (each.info, each.text, each.env, each.sample) for each in other if each.info in kinds
     ]
@@ -130,7 +130,10 @@ def test_a_chinese_page_leads_to_chinese_pages(page: Path) -> None:
 @pytest.mark.parametrize("page", sorted({page for pair in PAIRS for page in pair}), ids=name)
 def test_a_block_says_what_it_is(page: Path) -> None:
     """A misspelt language would leave a command untested."""
-    typed, shown = {"sh", "sh second", "ini"}, {"", "text", "console", "json", "yaml", "nginx", "caddyfile", "apache"}
+    typed, shown = (
+        {*guides.TYPED, "sh second", "ini"},
+        {"", "text", "console", "json", "yaml", "nginx", "caddyfile", "apache"},
+    )
     assert {block.info for block in guides.blocks(page)} <= typed | shown
 
 

@@ -14,7 +14,7 @@ from test_1_guides import type_block
 TYPED = [
     block
     for block in guides.blocks(guides.README)
-    if block.info == "sh" and "scripts/test" not in block.text and "-m venv" not in block.text
+    if block.info in guides.TYPED and "scripts/test" not in block.text and "-m venv" not in block.text
 ]
 
 

@@ -71,7 +71,8 @@ def type_block(stack: Stack, home: Path, block: Block) -> str:
     """One sh block as a person pastes it into a terminal; what it printed."""
     environment = {**stack.environment, "HOME": str(home)}
     done = sh("bash", "-euo", "pipefail", "-c", block.text, cwd=stack.folder, env=environment)
-    assert done.status == 0, f"{block.place} ended with {done.status}:\n{block.text}\n{done.output}"
+    wanted = block.info == "sh fails"
+    assert (done.status != 0) == wanted, f"{block.place} ended with {done.status}:\n{block.text}\n{done.output}"
     missing = guides.prints(block.sample, done.output)
     assert not missing, f"{block.place} does not print\n{missing[0]}\nbut\n{done.output}"
     return done.output
@@ -82,7 +83,7 @@ def type_page(stack: Stack, home: Path, page: Path) -> None:
         if block.info == "ini":
             path = stack.folder / "env" / f"{block.env}.env"
             path.write_text(guides.apply(path.read_text(), guides.settings(block)))
-        elif block.info == "sh":
+        elif block.info in guides.TYPED:
             type_block(stack, home, block)
 
 
