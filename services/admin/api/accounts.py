@@ -19,8 +19,8 @@ QUOTA = Field(default=None, ge=0, lt=1 << 62, description="bytes; 0: no limit")
 
 
 class _Body(BaseModel):
-    # A misspelt field must not be taken for a wish that was granted.
-    model_config = ConfigDict(extra="forbid")
+    # A misspelt field must not be taken for a wish that was granted, nor `false` for a quota of 0.
+    model_config = ConfigDict(extra="forbid", strict=True)
 
 
 class NewDomain(_Body):

@@ -9,6 +9,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
+from starlette.routing import Match
 
 from services.admin.access import Access, Actor, Denied
 from services.admin.peers import PeerAway, PeerSaid
@@ -38,12 +39,17 @@ ERRORS: dict[int | str, dict[str, Any]] = {
         "content": {"application/json": {"schema": {"type": "object", "properties": {"error": {"type": "string"}}}}},
     }
     for status, text in {
+        400: "Not a request that can be read: a body that is no JSON",
         401: "Not logged in",
         403: "Not an administrator",
         404: "Not there",
         409: "Not possible as things are",
+        413: "A body of more than 64 KiB",
+        421: "Opened under a name that is not ours (ADMIN_HOSTS)",
         422: "A wrong argument",
         429: "Too many wrong passwords",
+        500: "A fault of ours, recorded under the id in the text",
+        502: "A room gave an answer that makes no sense here",
         503: "A room that is needed is away, the disk is full, or an update is under way; nothing is half done",
     }.items()
 }
@@ -92,7 +98,11 @@ def answer_errors(app: FastAPI) -> None:
 
     async def http(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
-        return JSONResponse({"error": str(error.detail)}, error.status_code, dict(error.headers or {}))
+        headers = dict(error.headers or {})
+        if error.status_code == 405:
+            # RFC 9110 §10.2.1: all methods of the resource; starlette names those of the first route with this path.
+            headers["Allow"] = ", ".join(sorted(_methods(request)))
+        return JSONResponse({"error": str(error.detail)}, error.status_code, headers)
 
     async def disk(request: Request, error: Exception) -> JSONResponse:
         return JSONResponse({"error": f"the database cannot be used: {error}; nothing was changed"}, 503)
@@ -111,6 +121,14 @@ def _told(status: int) -> Callable[[Request, Exception], Awaitable[JSONResponse]
         return JSONResponse({"error": str(error)}, status)
 
     return handler
+
+
+def _methods(request: Request) -> set[str]:
+    found: set[str] = set()
+    for route in request.app.routes:
+        if route.matches(request.scope)[0] is not Match.NONE:
+            found |= set(getattr(route, "methods", None) or ())
+    return found
 
 
 def _complaint(error: dict[str, Any]) -> str:

@@ -14,7 +14,7 @@ Identity = Annotated[str, Path(max_length=64, pattern=r"^[A-Za-z0-9._-]+$")]
 
 
 class TestMessage(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
     to: Annotated[str, Field(max_length=400, examples=["anna@family.example"])]
     sender: Annotated[str, Field(max_length=400)] | None = None  # an account's address; without it an administrator's
 

@@ -67,6 +67,8 @@ class FakePeers:
             ("smtp-out", "GET", "/v1/status"): {"relay": "", "signatures": "both"},
             ("smtp-out", "GET", "/v1/bans"): {"bans": []},
             ("imap", "GET", "/v1/bans"): {"bans": []},
+            ("smtp-out", "DELETE", "/v1/bans"): {"lifted": []},
+            ("imap", "DELETE", "/v1/bans"): {"lifted": []},
             ("imap", "GET", "/v1/usage"): {"accounts": {ADMIN: {"bytes": 3 << 20, "messages": 7}}},
             ("dkim", "GET", "/v1/keys"): KEYS,
             ("acme", "GET", "/v1/status"): {"mode": "self-signed", "not_after": 4_000_000_000, "problem": ""},
