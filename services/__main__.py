@@ -115,6 +115,7 @@ def _housed(settings: Settings, data: str, ports: Mapping[str, int]) -> Settings
         lmtp_address=at("lmtp"),
         forward_address=at("forward"),
         proof_addresses=",".join(at(name) for name in ("smtp", "submissions", "submission", "imaps", "imap")),
+        gate_addresses=",".join(at(name) for name in ("smtp", "submissions", "imaps")),
         smtp_in_url=url("smtp-in"),
         smtp_out_url=url("smtp-out"),
         imap_url=url("imap"),

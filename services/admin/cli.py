@@ -15,6 +15,7 @@ from typing import Any
 
 from services.admin import cli_directory as directory
 from services.admin import cli_mail as mail
+from services.admin import cli_update as update
 from services.admin.cli_client import ADMIN_DIR, Client, Failed, Output, Usage, plain
 
 Command = Callable[[Client, Output, argparse.Namespace], int | None]
@@ -71,6 +72,7 @@ def parser() -> argparse.ArgumentParser:
     _add_accounts(nouns)
     _add_aliases_and_domains(nouns)
     _add_mail(nouns)
+    _add_updates(nouns)
     return nouns.parser
 
 
@@ -166,6 +168,21 @@ def _add_mail(nouns: _Nouns) -> None:
     nouns.verb(verbs, "del", mail.ban_del, "lift a ban").add_argument("key", help="an address or an account")
     nouns.command("status", mail.status, "whether mail flows, and how each service is (exit 1: it does not)")
     nouns.command("first-login", mail.first_login, "the first administrator's password, until it is changed")
+
+
+def _add_updates(nouns: _Nouns) -> None:
+    verbs = nouns.noun("update", "updates: newer images, tried out before they stay")
+    nouns.verb(verbs, "status", update.update_status, "what is new, and what is under way")
+    nouns.verb(verbs, "check", update.update_check, "compare the images with their registries now")
+    run = nouns.verb(verbs, "run", update.update_run, "replace what is newer; it goes back by itself if mail stops")
+    run.add_argument("service", nargs="*", help="only these (default: those whose labels let it)")
+    run.add_argument("--dry-run", action="store_true", help="only say what would be done")
+    run.add_argument("--local", action="store_true", help="to images that were built on this machine")
+    nouns.verb(verbs, "rollback", update.update_rollback, "go back to the images before the last update")
+    history = nouns.verb(verbs, "history", update.update_history, "what was done, and why it stayed or went back")
+    history.add_argument("--limit", type=_count, default=10)
+    history.add_argument("--steps", action="store_true", help="each step with its time")
+    nouns.command("gate", update.gate, "try now whether mail flows: in, out, read, deleted (exit 1: it does not)")
 
 
 def _count(text: str) -> int:

@@ -9,7 +9,7 @@ the address that is exempt is the one that asks.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from services.admin.peers import PeerAway, Peers, PeerSaid
@@ -25,7 +25,7 @@ CLOSED = "an update is running: nothing can be changed until it is over; try aga
 class Holding:
     """Holds and releases; its task is `run`."""
 
-    def __init__(self, context: Context, hold: Hold, peers: Peers, account: Callable[[], str]) -> None:
+    def __init__(self, context: Context, hold: Hold, peers: Peers, account: Callable[[], Awaitable[str]]) -> None:
         """`account` gives the mail gate's, whose letters are let through."""
         self._context, self._hold, self._peers, self._account = context, hold, peers, account
         # Room → the id that it is still to be released from, or None where it is still to be held.
@@ -93,7 +93,7 @@ class Holding:
             lease = self._hold.lease
             if lease is None:
                 return True
-            path, value = "/v1/hold", {"id": lease.id, "seconds": self._hold.left(), "account": self._account()}
+            path, value = "/v1/hold", {"id": lease.id, "seconds": self._hold.left(), "account": await self._account()}
         try:
             async with asyncio.timeout(ASK_SECONDS):
                 await self._peers.ask(room, "POST", path, value)

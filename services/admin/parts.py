@@ -11,6 +11,7 @@ from services.admin.overview import Overview
 from services.admin.peers import Peers
 from services.admin.sessions import Sessions
 from services.admin.tail import Tail
+from services.admin.updates import Updates
 from services.directory.changes import Directories
 from services.runtime.process import Context
 
@@ -28,3 +29,4 @@ class Parts:
     overview: Overview
     bans: BanExchange
     tail: Tail
+    updates: Updates

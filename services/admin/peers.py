@@ -16,6 +16,7 @@ from services.runtime.process import Context
 
 ROOMS = ("smtp-in", "smtp-out", "imap", "dkim", "acme", "updater")
 SECONDS = 10.0
+_SECONDS = {"updater": 28.0}  # a plan asks registries; a room gives up after 30
 HEALTH_SECONDS = 3.0
 
 
@@ -56,7 +57,7 @@ class Peers:
             settings.updater_url,
         )  # fmt: skip
         self._clients = {
-            room: Client(context.room, context.secrets, room, url, timeout=SECONDS, keep=2)
+            room: Client(context.room, context.secrets, room, url, timeout=_SECONDS.get(room, SECONDS), keep=2)
             for room, url in zip(ROOMS, urls, strict=True)
         }
 

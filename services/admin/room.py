@@ -13,6 +13,7 @@ from services.admin.duties import Duties
 from services.admin.event_index import EventIndex
 from services.admin.holding import Holding
 from services.admin.internal import BanExchange, Facts
+from services.admin.mail_gate import MailGate, gate_account
 from services.admin.operations import Operations
 from services.admin.overview import Overview
 from services.admin.page import serve_page
@@ -22,7 +23,8 @@ from services.admin.sessions import Sessions
 from services.admin.snapshots import Snapshots, put_back
 from services.admin.tail import Tail
 from services.admin.transaction import Transaction
-from services.directory.changes import GATE, Directories
+from services.admin.updates import Updates
+from services.directory.changes import Directories
 from services.directory.database import Database
 from services.directory.passwords import Passwords
 from services.directory.publish import Publisher
@@ -69,9 +71,14 @@ async def _serve(context: Context, directories: Directories, passwords: Password
     operations = Operations(context, directories, passwords, sessions, duties, peers)
     bans = BanExchange(context, peers)
     hold = Hold(context)
-    holding = Holding(context, hold, peers, lambda: f"{GATE}@{settings.mail_domain}")
+
+    async def gates_account() -> str:
+        return (await asyncio.to_thread(gate_account, directories, settings.mail_domain)).address
+
+    holding = Holding(context, hold, peers, gates_account)
+    gate = MailGate(context, directories, passwords, holding, peers)
     snapshots = Snapshots(settings.admin_dir, code_version, context.clock)
-    transaction = Transaction(context, directories.database, snapshots, holding)
+    transaction = Transaction(context, directories.database, snapshots, holding, gate)
 
     def closed() -> str:
         if not (why := holding.closed()):
@@ -90,6 +97,7 @@ async def _serve(context: Context, directories: Directories, passwords: Password
         overview=Overview(context, operations, duties, peers),
         bans=bans,
         tail=tail,
+        updates=Updates(context, peers, holding, gate),
     )
     try:
         routes = Facts(context, directories, bans, holding.closed).routes()

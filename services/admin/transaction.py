@@ -4,16 +4,19 @@
     POST /v1/update/release  {"id"}             → {"released": [rooms], "away": [rooms]}
     POST /v1/update/snapshot {"id"}             → {"id", "code"}; the directory is closed from here on
     POST /v1/update/settled  {"id", "outcome"}  → {}; the snapshot is wanted no more
+    POST /v1/update/gate     {"id"}             → {"passed", "steps": [{"step", "seconds", "outcome", "reason"}]}
 
-507 where the disk does not take a snapshot, 503 where it does not take a hold.
+507 where the disk does not take a snapshot, 503 where it does not take a hold. The gate may take 25 seconds.
 """
 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from typing import Any
 
 from services.admin.holding import Holding
+from services.admin.mail_gate import MailGate
 from services.admin.snapshots import Snapshots
 from services.directory.database import Database, DatabaseUnusable
 from services.runtime.hold import asked, identity_of
@@ -30,14 +33,18 @@ OUTCOMES = ("committed", "rolled-back")
 class Transaction:
     """The handlers."""
 
-    def __init__(self, context: Context, database: Database, snapshots: Snapshots, holding: Holding) -> None:
+    def __init__(
+        self, context: Context, database: Database, snapshots: Snapshots, holding: Holding, gate: MailGate
+    ) -> None:
         """Nothing is held before it is asked for."""
-        self._context, self._database, self._snapshots, self._holding = context, database, snapshots, holding
+        self._context, self._database, self._snapshots = context, database, snapshots
+        self._holding, self._gate = holding, gate
 
     def add_to(self, routes: Routes) -> None:
         """The paths, for the updater alone."""
         for name, handler in (
             ("hold", self.hold), ("release", self.release), ("snapshot", self.snapshot), ("settled", self.settled),
+            ("gate", self.gate),
         ):  # fmt: skip
             routes.add("POST", f"/v1/update/{name}", handler, allow=ALLOWED)
 
@@ -79,6 +86,10 @@ class Transaction:
         except OSError as error:
             return Response.error(503, f"the snapshot cannot be removed: {error}")
         return Response.of({})
+
+    async def gate(self, request: Request) -> Response:
+        """POST /v1/update/gate."""
+        return Response.of(dataclasses.asdict(await self._gate.run(identity_of(request.json()))))
 
     def _record(self, identity: str, reason: str, **fields: Any) -> None:
         self._context.events.emit("update", identity, reason=reason, **fields)

@@ -69,6 +69,9 @@ class AuthDirectory(Directory, Protocol):
         """Whom `name`, a full address or a unique user name, means, and the hash to check. The caller looks at
         `account.enabled` for the record; a disabled account's hash is "", which no password matches."""
 
+    def look_anew(self) -> None:
+        """Answer from the newest snapshot from now on: whoever asks has just published it."""
+
 
 class _Snapshot:
     """One generation, open."""
@@ -120,6 +123,10 @@ class SnapshotDirectory:
     def generation(self) -> int:
         """See `Directory.generation`."""
         return self._current().generation
+
+    def look_anew(self) -> None:
+        """See `AuthDirectory.look_anew`."""
+        self._looked = float("-inf")
 
     def is_local(self, domain: str) -> bool:
         """See `Directory.is_local`."""

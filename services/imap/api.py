@@ -83,6 +83,7 @@ class Api:
     async def _delete(self, request: Request) -> Response:
         """Keep the mail aside for 30 days, or with `?purge=1` remove it for good."""
         address = key(request.params["address"])
+        self._directory.look_anew()  # else a question for its usage, a moment later, would make the mailbox again
         mail_dir = self._context.settings.mail_dir
         self._peers.dismiss(address, "the account was deleted")
         await self._accounts.shut(address)

@@ -337,6 +337,9 @@ class Settings:
         "smtp-in:25,smtp-out:465,smtp-out:587,imap:993,imap:143",
         "acme: the listeners whose served certificate is checked; empty: none.",
     )
+    gate_addresses: str = _setting(
+        "smtp-in:25,smtp-out:465,imap:993", "admin: the listeners that the mail gate tries, in this order."
+    )
     resolver: str = _setting("unbound:53", "The only resolver; empty: the system's.", pattern="|" + HOST_PORT_PATTERN)
     docker_url: str = _setting("tcp://docker-filter:2375", "updater: the filtered Docker API.")
     docker_listen: str = _setting(":2375", "docker-filter: the filtered Docker API, for the updater.")

@@ -1,4 +1,4 @@
-"""How everything is: `status`, and a look at the registries now."""
+"""How everything is: `status`."""
 
 from typing import Annotated, Any
 
@@ -18,11 +18,5 @@ def router(parts: Parts) -> APIRouter:
     async def status(actor: asking) -> dict[str, Any]:
         """One sentence that says whether mail flows; each room, the queue, the certificate, the images."""
         return await parts.overview.now()
-
-    @routes.post("/updates/check", status_code=202)
-    async def check_updates(actor: asking) -> dict[str, Any]:
-        """Compare the images with their registries now."""
-        await parts.peers.ask("updater", "POST", "/v1/check")
-        return {"checking": True}
 
     return routes

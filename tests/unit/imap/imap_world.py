@@ -78,6 +78,9 @@ class FakeDirectory:
     def domains(self) -> tuple[str, ...]:
         return ("example.test",)
 
+    def look_anew(self) -> None:
+        pass
+
     def accounts(self) -> tuple[Account, ...]:
         return tuple(self.people.values())
 
