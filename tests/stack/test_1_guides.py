@@ -10,10 +10,12 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import dockermailserver
 import guides
+import mailclients
 import pytest
 from guides import Block
-from stack import Stack, must, sh
+from stack import PASSWORD, Stack, must, sh
 
 # Of one request each, so that a look at the directory costs one start of a program in the container.
 LOOK = "mailstead --json account list && mailstead --json alias list && mailstead --json domain list"
@@ -96,6 +98,25 @@ def test_it_works_as_typed(stack: Stack, home: Path, page: Path) -> None:
         tidy(stack, names)
     finally:
         put_back(stack, files)
+
+
+def test_moving_in_finds_the_mail_of_docker_mailserver(stack: Stack, home: Path) -> None:
+    dockermailserver.leave_behind(home / "docker-mailserver")
+    names, files = directory(stack), env_files(stack)
+    try:
+        type_page(stack, home, guides.MOVING_IN)
+        stack.command("account", "password", dockermailserver.ANN, PASSWORD)
+        stack.settle()
+        with mailclients.imap(stack.ports["imaps"], dockermailserver.ANN, PASSWORD) as client:
+            for folder, marks in dockermailserver.MARKS.items():
+                assert dockermailserver.seen_in(client, folder) == marks
+        letter = mailclients.letter("a@far.test", "family@moved.example.org")
+        stack.receive("a@far.test", "family@moved.example.org", message=letter.message)
+        assert stack.letter(dockermailserver.ANN, letter.message_id)
+        tidy(stack, names)
+    finally:
+        put_back(stack, files)
+        stack.up()
 
 
 def test_only_the_typist_could_read_what_was_written(home: Path) -> None:
