@@ -14,6 +14,7 @@ from services.admin.event_index import EventIndex
 from services.admin.holding import Holding
 from services.admin.internal import BanExchange, Facts
 from services.admin.mail_gate import MailGate, gate_account
+from services.admin.notices import Notices
 from services.admin.operations import Operations
 from services.admin.overview import Overview
 from services.admin.page import serve_page
@@ -78,7 +79,8 @@ async def _serve(context: Context, directories: Directories, passwords: Password
     holding = Holding(context, hold, peers, gates_account)
     gate = MailGate(context, directories, passwords, holding, peers)
     snapshots = Snapshots(settings.admin_dir, code_version, context.clock)
-    transaction = Transaction(context, directories.database, snapshots, holding, gate)
+    notices = Notices(context, directories.database, peers)
+    transaction = Transaction(context, directories.database, snapshots, holding, gate, notices)
 
     def closed() -> str:
         if not (why := holding.closed()):
@@ -111,6 +113,7 @@ async def _serve(context: Context, directories: Directories, passwords: Password
                     context.spawn(group, tail.run(), "index of the record"),
                     context.spawn(group, hold.keep(), "hold"),
                     context.spawn(group, holding.run(), "holding the rooms"),
+                    context.spawn(group, notices.run(), "telling of updates"),
                 ]
                 context.health.ready()
                 await serve_page(context, parts, sockets, inside)

@@ -5,6 +5,7 @@
     POST /v1/update/snapshot {"id"}             → {"id", "code"}; the directory is closed from here on
     POST /v1/update/settled  {"id", "outcome"}  → {}; the snapshot is wanted no more
     POST /v1/update/gate     {"id"}             → {"passed", "steps": [{"step", "seconds", "outcome", "reason"}]}
+    POST /v1/update/result   {a history entry}  → {}; `notices.py`
 
 507 where the disk does not take a snapshot, 503 where it does not take a hold. The gate may take 25 seconds.
 """
@@ -17,6 +18,7 @@ from typing import Any
 
 from services.admin.holding import Holding
 from services.admin.mail_gate import MailGate
+from services.admin.notices import Notices
 from services.admin.snapshots import Snapshots
 from services.directory.database import Database, DatabaseUnusable
 from services.runtime.hold import asked, identity_of
@@ -34,17 +36,24 @@ class Transaction:
     """The handlers."""
 
     def __init__(
-        self, context: Context, database: Database, snapshots: Snapshots, holding: Holding, gate: MailGate
+        self,
+        context: Context,
+        database: Database,
+        snapshots: Snapshots,
+        holding: Holding,
+        gate: MailGate,
+        notices: Notices,
     ) -> None:
         """Nothing is held before it is asked for."""
         self._context, self._database, self._snapshots = context, database, snapshots
-        self._holding, self._gate = holding, gate
+        self._holding, self._gate, self._notices = holding, gate, notices
 
     def add_to(self, routes: Routes) -> None:
         """The paths, for the updater alone."""
         for name, handler in (
             ("hold", self.hold), ("release", self.release), ("snapshot", self.snapshot), ("settled", self.settled),
             ("gate", self.gate),
+            ("result", self._notices.result),
         ):  # fmt: skip
             routes.add("POST", f"/v1/update/{name}", handler, allow=ALLOWED)
 

@@ -7,6 +7,7 @@
     DELETE /v1/queue/{id}                    forget it, without a report
     GET    /v1/bans · POST /v1/bans {"key", "kind", "until", "reason"} · DELETE /v1/bans {"key"}
     POST   /v1/submit?sender=&recipient=     a message of an administrator's; header Mailstead-Trace
+    POST   /v1/webhook                       an update's result, on to UPDATE_WEBHOOK_URL → {"posted": host or ""}
 
 Times are epoch seconds. 404 where there is no such message or ban.
 """
@@ -15,16 +16,19 @@ from __future__ import annotations
 
 import math
 from typing import Any
+from urllib.parse import urlsplit
 
 from services.directory.addresses import InvalidName
 from services.directory.addresses import address as stored_address
 from services.directory.lookup import DirectoryUnavailable
+from services.runtime.dns import Lookup
 from services.runtime.events import is_trace_id, new_trace_id
 from services.runtime.internal_http import BadRequest, Request, Response, Routes
 from services.runtime.process import Context
 from services.smtp_out.login import Logins
 from services.smtp_out.outgoing import Envelope, Outgoing, Sending
 from services.smtp_out.queue_runner import QueueRunner
+from services.smtp_out.webhook import NotPosted, post
 from services.storage.queue import Queue, QueuedMessage
 
 ADMIN = ("admin",)
@@ -35,8 +39,17 @@ DEFAULT_LISTED = 100
 class Endpoints:
     """The handlers."""
 
-    def __init__(self, context: Context, queue: Queue, runner: QueueRunner, logins: Logins, sending: Sending) -> None:
+    def __init__(
+        self,
+        context: Context,
+        queue: Queue,
+        runner: QueueRunner,
+        logins: Logins,
+        sending: Sending,
+        lookup: Lookup,
+    ) -> None:
         self._context, self._queue, self._runner, self._logins, self._sending = context, queue, runner, logins, sending
+        self._lookup = lookup
 
     def routes(self) -> Routes:
         """All of them, for admin alone."""
@@ -52,6 +65,7 @@ class Endpoints:
         routes.add("POST", "/v1/bans", self.ban, allow=ADMIN)
         routes.add("DELETE", "/v1/bans", self.unban, allow=ADMIN)
         routes.add("POST", "/v1/submit", self.submit, allow=ADMIN)
+        routes.add("POST", "/v1/webhook", self.webhook, allow=ADMIN)
         return routes
 
     async def status(self, request: Request) -> Response:
@@ -187,6 +201,17 @@ class Endpoints:
         if reply.positive:
             return Response.of({"trace": trace}, 202)
         return Response.error(400 if reply.permanent else 503, str(reply))
+
+    async def webhook(self, request: Request) -> Response:
+        """POST /v1/webhook: what was given goes to the address of this room's own settings, and nowhere else."""
+        value, url = _object(request), self._context.settings.update_webhook_url
+        if not url:
+            return Response.of({"posted": ""})
+        try:
+            await post(url, value, self._lookup)
+        except NotPosted as error:
+            return Response.error(502, f"the webhook was not told: {error}")
+        return Response.of({"posted": urlsplit(url).hostname or ""})
 
 
 def _message(message: QueuedMessage) -> dict[str, Any]:

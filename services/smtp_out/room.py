@@ -92,9 +92,10 @@ async def _run(context: Context, spool: Spool, queue: Queue) -> None:
         return destination_of(address, directory, settings)
 
     hold = Hold(context)
-    runner = QueueRunner(context, queue, spool, Resolver(settings.resolver), goes_to, held=lambda: hold.lease)
+    resolver = Resolver(settings.resolver)
+    runner = QueueRunner(context, queue, spool, resolver, goes_to, held=lambda: hold.lease)
     sending = Sending(context, spool, queue, signer, directory, goes_to, runner.added)
-    endpoints = Endpoints(context, queue, runner, logins, sending)
+    endpoints = Endpoints(context, queue, runner, logins, sending, resolver)
     certificates = ServerCertificates(settings.certs_dir)
     listeners: list[Listener] = []
     people, rooms = Connections(), Connections()

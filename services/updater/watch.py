@@ -237,7 +237,7 @@ class Updater:
                 continue
             shown = history.shown([entry])[0]
             try:
-                await self._admin.result({**shown, "webhook": self._context.settings.update_webhook_url})
+                await self._admin.result(shown)
             except AdminAway as error:
                 self._context.log("debug", f"admin was not told of update {entry['id']}: {error}")
                 return

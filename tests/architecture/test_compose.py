@@ -72,7 +72,7 @@ PORTS = {25: "smtp-in", 465: "smtp-out", 587: "smtp-out", 993: "imap", 143: "ima
 # Files of env/ beside the house's and the record's, which every room is given.
 ENV = {
     "smtp-in": {"limits"},
-    "smtp-out": {"limits", "relay", "queue"},
+    "smtp-out": {"limits", "relay", "queue", "updater"},  # it posts UPDATE_WEBHOOK_URL
     "imap": {"limits"},
     "dkim": set(),
     "acme": {"tls"},

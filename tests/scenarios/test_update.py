@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from fakes import FakeMailServer
 from house import PASSWORD, House, traced
-from mailclients import ImapLine, LetterRefused, letter, until
+from mailclients import ImapLine, LetterRefused, imap, letter, messages, until
 
 from services.runtime.internal_http import Client
 from services.runtime.secrets import Secrets
@@ -149,3 +149,19 @@ def test_the_gate_says_which_step_failed(new_house: Callable[..., House]) -> Non
     failed = [each for each in report["steps"] if each["outcome"] == "failed"]
     assert failed and failed[0]["step"] in ("rooms", "send", "read") and failed[0]["reason"], report
     assert re.search("sign|DKIM|dkim", failed[0]["reason"]), report
+
+
+def test_the_result_is_an_ordinary_letter_to_the_administrator(new_house: Callable[..., House]) -> None:
+    house = new_house()
+    entry = {"id": "u7", "outcome": "rolled-back", "services": ["imap"], "reason": "the mail gate: read: no letter",
+             "started": 1.0, "ended": 2.0, "seconds_closed": 4.5, "steps": []}  # fmt: skip
+    assert updater(house, "result", **entry) == {}
+    password = house.ready["password"]
+
+    def read() -> bytes:
+        with imap(house.port("imaps"), house.ready["login"], password) as client:
+            return next((each for each in messages(client).values() if b"u7" in each), b"")
+
+    arrived = until(read)
+    assert b"Subject: An update went back: mail.example.test" in arrived and b"DKIM-Signature:" in arrived
+    assert b"the mail gate: read: no letter" in arrived
