@@ -23,7 +23,11 @@ Command = Callable[[Client, Output, argparse.Namespace], int | None]
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; the exit status."""
-    given = parser().parse_args(arguments)
+    grammar = parser()
+    if not (sys.argv[1:] if arguments is None else arguments):
+        grammar.print_help()
+        return 2
+    given = grammar.parse_args(arguments)
     try:
         client = Client(os.path.join(given.data, "admin") if given.data else ADMIN_DIR)
         return given.run(client, Output(given.json), given) or 0

@@ -28,6 +28,10 @@ Arguments = argparse.Namespace
 
 def account_add(client: Client, out: Output, given: Arguments) -> None:
     """account add."""
+    if "@" not in given.address:  # before a password is asked for, twice
+        raise Failed(
+            f"{given.address} is no whole address, such as {given.address}@{(_domains(client) or ['example.org'])[0]}"
+        )
     body: dict[str, Any] = {"address": given.address, "administrator": given.admin, "login": given.login}
     if given.quota is not None:
         body["quota_bytes"] = parse_size(given.quota)
@@ -170,7 +174,7 @@ def domain_add(client: Client, out: Output, given: Arguments) -> None:
     """domain add."""
     answer = client.ask("POST", "/domains", {"name": given.name})
     name = answer["domain"]["name"]
-    out.answer(answer, f"{name} is here; its DNS records: mailstead dns show {name}")
+    out.answer(answer, f"{name} is here; its DNS records: scripts/mailstead dns show {name}")
     out.notes(answer)
 
 
@@ -190,7 +194,7 @@ def domain_del(client: Client, out: Output, given: Arguments) -> None:
 def dkim_show(client: Client, out: Output, given: Arguments) -> None:
     """dkim show: the records of one domain, or of all."""
     records = []
-    for domain in _domains(client, given):
+    for domain in _domains(client, given.domain):
         records += client.ask("GET", f"/domains/{segment(domain)}/dkim")["records"]
     if out.as_json:
         out.answer({"records": records})
@@ -201,7 +205,7 @@ def dkim_show(client: Client, out: Output, given: Arguments) -> None:
 
 def dns_show(client: Client, out: Output, given: Arguments) -> None:
     """dns show: everything to set for one domain, or for all."""
-    found = [client.ask("GET", f"/domains/{segment(domain)}/dns") for domain in _domains(client, given)]
+    found = [client.ask("GET", f"/domains/{segment(domain)}/dns") for domain in _domains(client, given.domain)]
     if out.as_json:
         out.answer(found[0] if given.domain else {"domains": found})
         return
@@ -219,7 +223,7 @@ def dns_show(client: Client, out: Output, given: Arguments) -> None:
         out.notes(answer)
 
 
-def _domains(client: Client, given: Arguments) -> list[str]:
-    if given.domain:
-        return [given.domain]
+def _domains(client: Client, wanted: str | None = None) -> list[str]:
+    if wanted:
+        return [wanted]
     return [str(each["name"]) for each in client.ask("GET", "/domains")["domains"]]

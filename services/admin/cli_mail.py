@@ -62,7 +62,7 @@ def queue_change(client: Client, out: Output, given: Arguments) -> None:
         out.answer(client.ask("POST", f"/queue/{given.verb}"), for_all[given.verb])
         return
     if not given.id:
-        raise Usage("which one? its id, as 'mailstead queue list' shows it, or --all")
+        raise Usage("which one? its id, as 'scripts/mailstead queue list' shows it, or --all")
     words = {
         "retry": "is tried again now",
         "hold": "is held back",
@@ -132,7 +132,7 @@ def send_test(client: Client, out: Output, given: Arguments) -> int:
         for story in answer["stories"]:
             _tell(story)
         if not ended:
-            say(f"it is still on its way: mailstead trace {sent['trace']}")
+            say(f"it is still on its way: scripts/mailstead trace {sent['trace']}")
     failed = any(event["kind"] in ("bounced", "dropped") or event["outcome"] == "reject" for event in ended)
     return 1 if failed else 0
 
@@ -207,14 +207,14 @@ def first_login(client: Client, out: Output, given: Arguments) -> None:
     answer = {"address": address, "password": password or None, "changed": not password}
     if not password:
         changed = f"{address} has a password of their own already"
-        out.answer(answer, f"Log in as {changed}; to set another: mailstead account password {address}")
+        out.answer(answer, f"Log in as {changed}; to set another: scripts/mailstead account password {address}")
         return
     out.answer(
         answer,
         f"Log in as:    {address}",
         f"Password:     {password}",
         "It is for the admin page and for a mail client alike. It is shown until it is changed: on the page under "
-        f"Accounts, or by 'mailstead account password {address}'.",
+        f"Accounts, or by 'scripts/mailstead account password {address}'.",
     )
 
 

@@ -52,7 +52,7 @@ async def serve(context: Context) -> None:
         directories = Directories(database, Publisher(settings.routing_dir, settings.auth_dir), clock=context.clock)
         made = await asyncio.to_thread(bootstrap.prepare, directories, settings, settings.admin_dir)
         if made:
-            context.log("info", f"made the first administrator {made}; its password: mailstead first-login")
+            context.log("info", f"made the first administrator {made}; its password: scripts/mailstead first-login")
         await _serve(context, directories, passwords, peers)
     finally:
         peers.close()

@@ -99,7 +99,7 @@ class Directories:
         now = self._clock()
         with self._change() as connection:
             if not self.database.has_domain(domain):
-                raise NotFound(f"the domain {domain} is not here; add it first: mailstead domain add {domain}")
+                raise NotFound(f"the domain {domain} is not here; add it first: scripts/mailstead domain add {domain}")
             if self.database.account(address):
                 raise Exists(f"the account {address} is here already")
             if _count(connection, "duties WHERE kind = 'remove-mail' AND subject = ?", address):

@@ -237,7 +237,7 @@ def automatic(lines: Sequence[Line], modes: Mapping[str, str], refused: Mapping[
     found = []
     for line in lines:
         if line.action != KEEP and modes.get(line.standing.id) != UPDATE:
-            line = replace(line, action=KEEP, reason="it is only watched: `mailstead update run` replaces it")
+            line = replace(line, action=KEEP, reason="it is only watched: `scripts/mailstead update run` replaces it")
         elif line.action == REPLACE and line.digest in refused:
             line = replace(line, action=KEEP, reason=f"this image was {refused[line.digest]}")
         found.append(line)

@@ -64,6 +64,15 @@ def test_an_evening_with_accounts(run, api):
     assert "no deleted account" in run("account", "list", "--deleted")
 
 
+def test_a_name_without_a_domain_is_refused_before_the_password_is_asked(run):
+    assert "no whole address, such as anna@example.test" in run("account", "add", "anna", status=1)
+
+
+def test_no_command_shows_all_of_them(capsys):
+    assert cli.main([]) == 2
+    assert "account" in (shown := capsys.readouterr().out) and "send-test" in shown
+
+
 def test_made_up_password_is_printed(run):
     out = run("account", "add", "anna@example.test", "--generate")
     password = out.splitlines()[1].removeprefix("password: ")
