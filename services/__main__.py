@@ -29,6 +29,7 @@ from services.runtime.process import (
     Serve,
     execute,
     flush_events,
+    given_up,
     new_runner,
     open_record,
     received,
@@ -204,13 +205,8 @@ async def _room(context: Context, serve: Serve, ended: asyncio.Event) -> int:
     try:
         await serve(context)
         return 0
-    except WrongSetting as error:
-        context.log("error", f"cannot start: {error}")
-        return EXIT_WRONG_SETTING
     except Exception as error:
-        context.log("error", f"cannot go on: {error}")
-        context.bug("", error, "running")
-        return 1
+        return given_up(context, error)
     finally:
         ended.set()
 

@@ -157,23 +157,30 @@ async def _until_stopped(room: str, settings: Settings, events: EventLog, serve:
     context.log("info", "starting")
     try:
         await serve(context)
-    except WrongSetting as error:
-        context.log("error", f"cannot start: {error}")
-        return EXIT_WRONG_SETTING
     except Exception as error:
-        identity = new_trace_id()
-        if isinstance(error, OSError) and not context.health.started:
-            context.log("error", f"cannot start: {error}")  # a taken port, a missing volume: the owner's line
-            context.events.emit("bug", identity, outcome="error", reason=f"cannot start: {error}")
-        else:
-            context.bug(identity, error, "running")
-        return 1
+        return given_up(context, error)
     finally:
         flusher.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await flusher
     context.log("info", "stopped")
     return 0
+
+
+def given_up(context: Context, error: Exception) -> int:
+    """Say why a room ends by itself; its exit status."""
+    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    if isinstance(error, WrongSetting):
+        context.log("error", f"cannot start: {error}")
+        return EXIT_WRONG_SETTING
+    identity = new_trace_id()
+    if isinstance(error, OSError) and not context.health.started:
+        context.log("error", f"cannot start: {error}")  # a taken port, a missing volume: the owner's line
+        context.events.emit("bug", identity, outcome="error", reason=f"cannot start: {error}")
+    else:
+        context.bug(identity, error, "running")
+    return 1
 
 
 async def flush_events(events: EventLog) -> None:

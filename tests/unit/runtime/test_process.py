@@ -12,7 +12,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from services.runtime.process import below_reserve
+from services.runtime.health import Health
+from services.runtime.process import below_reserve, given_up
 from services.runtime.values import Settings
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -117,3 +118,12 @@ def test_the_reserve_is_the_smaller_of_percent_and_bytes(
     monkeypatch.setattr(os, "statvfs", lambda _: state)
     settings = Settings(disk_reserve_percent=percent, disk_reserve_bytes=least)
     assert below_reserve("/anywhere", settings) is below
+
+
+def test_a_taken_port_is_one_line_also_out_of_a_group_of_tasks() -> None:
+    taken = ExceptionGroup("unhandled", [OSError(98, "cannot listen on :25: Address already in use")])
+    log: list[str] = []
+    events = SimpleNamespace(emit=lambda *_, **fields: log.append(fields["reason"]))
+    context = SimpleNamespace(health=Health("smtp-in"), log=lambda level, text: log.append(text), events=events)
+    assert given_up(context, taken) == 1  # type: ignore[arg-type]
+    assert log == ["cannot start: [Errno 98] cannot listen on :25: Address already in use"] * 2
