@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 
 import pytest
@@ -353,6 +354,44 @@ def test_newer_schema_is_refused(folders):
         connection.execute("PRAGMA user_version=99")
     with pytest.raises(NewerDatabase, match=r"newer\.db has schema 99"):
         Database(path)
+
+
+def test_the_code_before_opens_what_a_later_one_only_added_to(folders, monkeypatch, tmp_path):
+    from services.directory import database
+    from services.directory.database import readable
+
+    this, later = database.MIGRATIONS, tmp_path / "migrations"
+    shutil.copytree(this, later)
+    known = len(list(later.glob("*.sql")))
+    path = str(folders / "directory.db")
+    Database(path).close()
+    (later / f"{known + 1:04}_colour.sql").write_text(
+        f"-- readable from: {known}\nALTER TABLE domains ADD COLUMN colour TEXT NOT NULL DEFAULT '';"
+    )
+    monkeypatch.setattr(database, "MIGRATIONS", str(later))
+    Database(path).close()
+    monkeypatch.setattr(database, "MIGRATIONS", this)
+    assert readable(path)
+    older = Database(path)
+    assert older.connection.execute("PRAGMA user_version").fetchone() == (known + 1,)
+    older.close()
+    (later / f"{known + 2:04}_other.sql").write_text("ALTER TABLE domains RENAME COLUMN name TO domain;")
+    monkeypatch.setattr(database, "MIGRATIONS", str(later))
+    Database(path).close()
+    monkeypatch.setattr(database, "MIGRATIONS", this)
+    assert not readable(path)
+    with pytest.raises(NewerDatabase):
+        Database(path)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no database", b"SQLite format 3\0" + b"\xff" * 4096])
+def test_what_is_no_directory_is_not_readable(tmp_path, content):
+    from services.directory.database import readable
+
+    path = tmp_path / "directory.db"
+    if content is not None:
+        path.write_bytes(content)
+    assert readable(str(path)) is (content == b""), "an empty file is a database of its first moment"
 
 
 def test_failed_migration_leaves_the_old_schema(tmp_path):
