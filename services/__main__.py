@@ -113,6 +113,8 @@ def _housed(settings: Settings, data: str, ports: Mapping[str, int]) -> Settings
         imaps_listen=at("imaps"),
         imap_listen=at("imap"),
         admin_listen=at("admin"),
+        client_imaps_port=ports["imaps"],
+        client_submissions_port=ports["submissions"],
         lmtp_address=at("lmtp"),
         forward_address=at("forward"),
         proof_addresses=",".join(at(name) for name in ("smtp", "submissions", "submission", "imaps", "imap")),

@@ -40,13 +40,14 @@ COMMAND_LINE = "command line"
 class Actor:
     """Who asks: an account's address, or the command line. `session` is set for the page alone.
 
-    `peer` is where from, as this room sees it, and `via` by which door: page, API or command line; both are recorded
-    with each change.
+    `language` is the one that the account has chosen for the page, "" for none. `peer` is where from, as this room sees
+    it, and `via` by which door: page, API or command line; both are recorded with each change.
     """
 
     name: str
     session: Session | None = None
     administrator: bool = True
+    language: str = ""
     peer: str = ""
     via: str = ""
 
@@ -102,11 +103,11 @@ class Access:
         session = self._sessions.find(token, used=used)
         if session is None:
             return None
-        mark, administrator = await self._standing(session.account)
+        mark, administrator, language = await self._standing(session.account)
         if session.mark != mark:
             self._sessions.close(token)
             return None
-        return Actor(session.account, session, administrator, peer, "page")
+        return Actor(session.account, session, administrator, language, peer, "page")
 
     async def by_header(self, authorization: str, peer: str) -> Actor:
         """Whom an Authorization header names: Bearer (the command line's token) or Basic. Raises Denied."""
@@ -152,15 +153,15 @@ class Access:
         self._record(peer, who, "accept", "")
         return account
 
-    async def _standing(self, address: str) -> tuple[str, bool]:
-        """(which password `address` has while it is in use, whether it is an administrator)."""
+    async def _standing(self, address: str) -> tuple[str, bool, str]:
+        """(which password `address` has while it is in use, whether it is an administrator, its language)."""
 
-        def read() -> tuple[str, bool]:
+        def read() -> tuple[str, bool, str]:
             found = self._database.account(address)
             if found is None or not found.account.enabled:
-                return secrets.token_hex(8), False  # matches no session
+                return secrets.token_hex(8), False, ""  # matches no session
             mark = hashlib.sha256(self._database.password_hash(address).encode()).hexdigest()[:32]
-            return mark, found.account.administrator
+            return mark, found.account.administrator, self._database.language(address)
 
         return await asyncio.to_thread(read)
 

@@ -32,6 +32,7 @@ async def dns_records(parts: Parts, domain: str) -> dict[str, Any]:
     return {
         "domain": name,
         "sending": f"through the relay {relay}" if relay else "directly",
+        "relay": relay,
         "records": [record.as_json() for record in found],
         "zone": zone_text(found),
         "notes": notes,

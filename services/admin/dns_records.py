@@ -87,15 +87,17 @@ def _server(domain: str, hostname: str, relay: str) -> list[Record]:
     if hostname == domain or hostname.endswith("." + domain):
         why = _("Where this server is. Your public address; leave AAAA out if you have no IPv6.")
         found.append(
-            Record(hostname, "A", "your public IPv4 address", "required", why, f"; {hostname}. {TTL} IN A ...")
+            Record(hostname, "A", _("your public IPv4 address"), "required", why, f"; {hostname}. {TTL} IN A ...")
         )
         found.append(
-            Record(hostname, "AAAA", "your public IPv6 address", "recommended", why, f"; {hostname}. {TTL} IN AAAA ...")
+            Record(
+                hostname, "AAAA", _("your public IPv6 address"), "recommended", why, f"; {hostname}. {TTL} IN AAAA ..."
+            )
         )
     if not relay:
         found.append(
             Record(
-                "your public address",
+                _("your public address"),
                 "PTR",
                 f"{hostname}.",
                 "elsewhere",
@@ -141,8 +143,8 @@ def _dkim(dkim: Sequence[Mapping[str, Any]], both: bool) -> list[Record]:
         if elliptic:
             why = _("The same with a newer kind of key (RFC 8463), beside the other.")
         elif len(value) > 255:
-            why += (
-                " Where a page takes no more than 255 characters at once, give it the quoted pieces one after another."
+            why += " " + _(
+                "Where a page takes no more than 255 characters at once, give it the quoted pieces one after another."
             )
         zone = " ".join(f'"{piece}"' for piece in key.get("chunks") or [value])
         name = str(key["name"])

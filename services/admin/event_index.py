@@ -96,6 +96,16 @@ class EventIndex:
             rows = self._connection.execute(sql, (*terms, limit)).fetchall()
         return [{**json.loads(text), "id": number} for number, text in rows]
 
+    def latest(self, limit: int, *, room: str = "", before: int = 0) -> list[Event]:
+        """The newest `limit` events (of `room`, from before the time `before` in µs), oldest first; shaped as above."""
+        where, values = ("", []) if not room else (" WHERE room = ? AND t < ?", [room, before or 1 << 62])
+        order = "t DESC" if room else "id DESC"  # the order of arrival, for all rooms together, needs no other index
+        rows: list[tuple[int, str]] = []
+        with self._rebuilding():
+            sql = f"SELECT id, text FROM events{where} ORDER BY {order} LIMIT ?"
+            rows = self._connection.execute(sql, (*values, limit)).fetchall()
+        return [{**json.loads(text), "id": number} for number, text in reversed(rows)]
+
     def retain(self) -> bool:
         """Drop a bounded piece of what is too old or too much; True where there is more to drop."""
         more = False

@@ -164,6 +164,10 @@ class Operations:
         self._record(actor, f"account {stored}: {told}", account=stored)
         return Done(details)
 
+    async def set_language(self, actor: Actor, language: str) -> None:
+        """The language in which `actor` reads the page. Not recorded: it changes nothing for anybody else."""
+        await asyncio.to_thread(self._directories.set_language, actor.name, language)
+
     async def delete_account(self, actor: Actor, address: str, *, purge: bool = False) -> Done:
         """Take an account out of use; its mail is kept 30 days, or with `purge` destroyed.
 
@@ -255,6 +259,18 @@ class Operations:
             raise PeerAway("; ".join(problems))
         self._record(actor, f"ban on {key} lifted", key=key)
         return problems
+
+    # --- updates: the updater's -------------------------------------------------------------------------------------
+
+    async def run_update(self, actor: Actor) -> None:
+        """Have what is newer put in place now."""
+        await self._peers.ask("updater", "POST", "/v1/run", {"dry": False, "local": False, "services": None})
+        self._record(actor, "update started")
+
+    async def roll_back_update(self, actor: Actor) -> None:
+        """Have the images from before the last update started again."""
+        await self._peers.ask("updater", "POST", "/v1/rollback", {})
+        self._record(actor, "rollback of the last update started")
 
     # --- within ----------------------------------------------------------------------------------------------------
 

@@ -14,7 +14,8 @@ from typing import Any
 from services.admin.duties import Duties
 from services.admin.operations import Operations
 from services.admin.peers import PeerAway, Peers, PeerSaid, RoomHealth
-from services.admin.text import _
+from services.admin.phrases import say
+from services.admin.text import _, ngettext
 from services.runtime.process import Context
 
 # Without any of these mail stands still; the others keep it going for a while.
@@ -38,22 +39,39 @@ def verdict(
     failing = [(room.room, why) for room in rooms for why in room.problems or _odd(room)]
     if failing:
         room, why = failing[0]
-        sentence = _("Mail flows, but {room} is not well: {why}.").format(room=room, why=why.rstrip("."))
+        sentence = _("Mail flows, but {room} is not well: {why}.").format(room=room, why=say(why.rstrip(".")))
         if len(failing) > 1:
-            sentence += " " + _("{count} more problems are listed below.").format(count=len(failing) - 1)
+            more = len(failing) - 1
+            sentence += " " + ngettext(
+                "{count} more problem is listed below.", "{count} more problems are listed below.", more
+            ).format(count=more)
         return "trouble", sentence
     if expires_in is not None and expires_in <= 0:
         return "trouble", _("Mail flows, but the certificate has ended: clients complain.")
     if expires_in is not None and expires_in < EXPIRY_DAYS * 86_400:
         hours = int(expires_in / 3600)
-        return "trouble", _("Mail flows, but the certificate ends in {hours} hours.").format(hours=hours)
-    if waiting and oldest > LATE_SECONDS:
-        sentence = _("Mail flows, but {count} messages wait to be sent, the oldest for {hours} hours.")
-        return "trouble", sentence.format(count=_count(waiting), hours=int(oldest / 3600))
-    if waiting:
-        return "ok", _("Mail flows: every service is well; {count} messages are being sent.").format(
-            count=_count(waiting)
+        ends = ngettext(
+            "Mail flows, but the certificate ends in {hours} hour.",
+            "Mail flows, but the certificate ends in {hours} hours.",
+            hours,
         )
+        return "trouble", ends.format(hours=hours)
+    if waiting and oldest > LATE_SECONDS:
+        hours = int(oldest / 3600)
+        time_waited = ngettext("{count} hour", "{count} hours", hours).format(count=hours)
+        sentence = ngettext(
+            "Mail flows, but {count} message waits to be sent, the oldest for {time}.",
+            "Mail flows, but {count} messages wait to be sent, the oldest for {time}.",
+            waiting,
+        )
+        return "trouble", sentence.format(count=_count(waiting), time=time_waited)
+    if waiting:
+        sentence = ngettext(
+            "Mail flows: every service is well; {count} message is being sent.",
+            "Mail flows: every service is well; {count} messages are being sent.",
+            waiting,
+        )
+        return "ok", sentence.format(count=_count(waiting))
     return "ok", _("Mail flows: every service is well, and nothing waits.")
 
 
@@ -75,7 +93,7 @@ class Overview:
             self._operations.domains(),
         )
         own = RoomHealth("admin", "ok", dict(self._context.health.parts))
-        rooms = sorted([*rooms, own], key=lambda room: room.room)
+        rooms = sorted([*rooms, own], key=lambda room: (room.room not in CARRYING, room.room))
         messages = queue.get("messages", []) if isinstance(queue, dict) else []
         now = self._context.clock()
         oldest = max((now - float(message.get("created", now)) for message in messages), default=0.0)

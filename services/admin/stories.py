@@ -56,7 +56,11 @@ class Story:
 def find_stories(query: str, find: Find, limit: int = 20) -> list[Story]:
     """The newest `limit` stories that `query` is part of, newest first."""
     terms = query_terms(query)
-    matched = find(terms, MATCHES) if terms else []
+    return stories_of(find(terms, MATCHES) if terms else [], find, limit)
+
+
+def stories_of(matched: Sequence[Event], find: Find, limit: int) -> list[Story]:
+    """The newest `limit` stories that the events `matched`, oldest first, are part of; newest first."""
     traces: dict[str, None] = {}
     for event in reversed(matched):
         traces[event["trace"]] = None
@@ -116,9 +120,22 @@ def sentence(event: Event, said: set[tuple[str, str]] | None = None) -> str:
 
     `said` collects what earlier events of the story have said already; that is left out.
     """
-    parts = []
-    names = [*_FIRST, *sorted(name for name in event if name not in _FIRST)]
-    for name in names:
+    parts = [
+        name.replace("_", " ") if event[name] is True else f"{name.replace('_', ' ')} {shown}"
+        for name, shown in new_facts(event, said)
+    ]
+    text = " · ".join(parts)
+    if event.get("reply"):
+        text += f"{' → ' if text else ''}{event['reply']}"
+    if event.get("reason"):
+        text += f" ({event['reason']})" if text else str(event["reason"])
+    return text
+
+
+def new_facts(event: Event, said: set[tuple[str, str]] | None) -> list[tuple[str, str]]:
+    """(field, what it says) of an event, whom it was about first; `said` as for `sentence`."""
+    found = []
+    for name in [*_FIRST, *sorted(name for name in event if name not in _FIRST)]:
         value = event.get(name)
         if name in _HIDDEN or value in (None, "", [], {}, False):
             continue
@@ -129,13 +146,8 @@ def sentence(event: Event, said: set[tuple[str, str]] | None = None) -> str:
             if (name, shown) in said and name != "recipient":
                 continue
             said.update(((name, shown), ("recipients", shown)) if name == "recipient" else ((name, shown),))
-        parts.append(f"{name.replace('_', ' ')} {shown[:300]}" if value is not True else name.replace("_", " "))
-    text = " · ".join(parts)
-    if event.get("reply"):
-        text += f"{' → ' if text else ''}{event['reply']}"
-    if event.get("reason"):
-        text += f" ({event['reason']})" if text else str(event["reason"])
-    return text
+        found.append((name, shown[:300]))
+    return found
 
 
 def sentences(events: Sequence[Event]) -> list[str]:

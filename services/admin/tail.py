@@ -14,13 +14,15 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from services.admin.event_index import INDEX_PROBLEMS, EventIndex
-from services.admin.stories import Story, find_stories
+from services.admin.stories import Event, Story, find_stories, stories_of
 from services.runtime.process import FLUSH_SECONDS, Context
 
 LOOK_SECONDS = 1.0  # a listing of seven folders: 0.1 ms
 REST = 4.0
 CATCH_UP_SECONDS = 3.0
 RETAIN_SECONDS = 300.0
+LATEST_EVENTS = 500  # looked through at once for the newest messages or changes
+CHANGE = "admin-change"
 FRESH_SECONDS = FLUSH_SECONDS + 0.1
 
 T = TypeVar("T")
@@ -58,6 +60,36 @@ class Tail:
             await asyncio.sleep(FRESH_SECONDS)
         return await self._in_thread(lambda index: _answer(index, query, limit))
 
+    async def latest(self, limit: int) -> list[Story]:
+        """The newest messages, newest first. Raises INDEX_PROBLEMS."""
+
+        def read(index: EventIndex) -> list[Story]:
+            _catch_up(index)
+            carrying = [event for event in index.latest(LATEST_EVENTS) if event.get("message_id")]
+            return stories_of(carrying, index.events, limit)
+
+        return await self._in_thread(read)
+
+    async def changes(self, limit: int, before: int = 0) -> list[Event]:
+        """Who changed what: the newest `limit` changes, from before `before` (µs), newest first.
+
+        Raises INDEX_PROBLEMS.
+        """
+
+        def read(index: EventIndex) -> list[Event]:
+            _catch_up(index)
+            found: list[Event] = []
+            at = before
+            while len(found) < limit:
+                some = index.latest(LATEST_EVENTS, room="admin", before=at)
+                found += [event for event in reversed(some) if event["kind"] == CHANGE]
+                if len(some) < LATEST_EVENTS:
+                    break
+                at = some[0]["t"]
+            return found[:limit]
+
+        return await self._in_thread(read)
+
     async def close(self) -> None:
         """Close the index."""
         if self._index is not None:
@@ -74,7 +106,11 @@ class Tail:
 
 
 def _answer(index: EventIndex, query: str, limit: int) -> list[Story]:
+    _catch_up(index)
+    return find_stories(query, index.events, limit)
+
+
+def _catch_up(index: EventIndex) -> None:
     deadline = time.monotonic() + CATCH_UP_SECONDS
     while index.ingest() and time.monotonic() < deadline:
         pass
-    return find_stories(query, index.events, limit)

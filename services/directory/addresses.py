@@ -45,6 +45,18 @@ def ascii_domain(domain: str) -> str:
         raise InvalidName(f"{domain!r} is not a domain name: {error}") from None
 
 
+def readable_domain(domain: str) -> str:
+    """A stored domain as its people write it (U-labels); itself where it has none, or where one is not IDNA 2008."""
+    if "xn--" not in domain:
+        return domain
+    import idna
+
+    try:
+        return idna.decode(domain)
+    except (idna.IDNAError, UnicodeError):
+        return domain
+
+
 def domain_name(text: str) -> str:
     """The stored form of a domain as a person types it; raises InvalidName."""
     typed = text.strip().removesuffix(".")

@@ -135,6 +135,13 @@ class Directories:
             )
         return self.account(address)
 
+    def set_language(self, address: str, language: str) -> None:
+        """Remember the language in which an account reads the page. Nothing is published: no room needs it."""
+        with self.database.transaction() as connection:
+            connection.execute(
+                "UPDATE accounts SET language = ? WHERE address = ? AND deleted_at IS NULL", (language, address)
+            )
+
     def update_account(
         self,
         text: str,

@@ -115,6 +115,11 @@ class Database:
         rows = self._rows("SELECT password_hash FROM accounts WHERE address = ? AND deleted_at IS NULL", address)
         return str(rows[0][0]) if rows else ""
 
+    def language(self, address: str) -> str:
+        """The language that the account has chosen for the page; "" for none."""
+        rows = self._rows("SELECT language FROM accounts WHERE address = ? AND deleted_at IS NULL", address)
+        return str(rows[0][0]) if rows else ""
+
     def hashes(self) -> dict[str, str]:
         """Address → password hash of all accounts in use."""
         return dict(self._rows("SELECT address, password_hash FROM accounts WHERE deleted_at IS NULL"))

@@ -324,6 +324,13 @@ class Settings:
     admin_listen: str = _setting(":8080", "admin: page and API.")
     http_listen: str = _setting(":8000", "HTTP between rooms, and /health.")
 
+    client_imaps_port: int = _setting(
+        993, "admin: the port of this machine at which mail clients read; shown in their set-up.", least=1, most=65535
+    )
+    client_submissions_port: int = _setting(
+        465, "admin: the port of this machine at which mail clients send.", least=1, most=65535
+    )
+
     smtp_in_url: str = _setting("http://smtp-in:8000", "Where the smtp-in room answers.")
     smtp_out_url: str = _setting("http://smtp-out:8000", "Where the smtp-out room answers.")
     imap_url: str = _setting("http://imap:8000", "Where the imap room answers.")

@@ -275,7 +275,10 @@ def test_a_room_is_given_the_settings_that_concern_it(name: str) -> None:
     assert all(entry["required"] is False for entry in files), "the stack starts without any env file"
     assert {entry["path"] for entry in files} == {f"env/{each}.env" for each in {"mailstead", "events", *ENV[name]}}
     # The filter must know whose containers it may touch, the page whether it is open to more than this machine.
-    wanted = {"docker-filter": {"COMPOSE_PROJECT_NAME", "MAILSTEAD_REGISTRY"}, "admin": {"ADMIN_BIND"}}
+    wanted = {
+        "docker-filter": {"COMPOSE_PROJECT_NAME", "MAILSTEAD_REGISTRY"},
+        "admin": {"ADMIN_BIND", "CLIENT_IMAPS_PORT", "CLIENT_SUBMISSIONS_PORT"},
+    }
     assert set(SERVICES[name].get("environment", {})) == wanted.get(name, set())
 
 

@@ -51,6 +51,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "idna": ("directory/addresses.py",),
     "h11": ("runtime/internal_http.py", "docker_filter"),
     "jinja2": ("admin",),
+    "markupsafe": ("admin",),
     "pydantic": ("admin", "runtime/settings.py"),
     "pydantic_settings": ("runtime/settings.py",),
     "starlette": ("admin",),
@@ -60,6 +61,7 @@ HOMES: dict[str, tuple[str, ...]] = {
 # Where the name on PyPI is another.
 DISTRIBUTIONS = {
     "argon2": "argon2-cffi",
+    "markupsafe": "jinja2",
     "dkim": "dkimpy",
     "dns": "dnspython",
     "starlette": "fastapi",

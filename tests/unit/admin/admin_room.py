@@ -166,6 +166,16 @@ class AdminRoom:
         return [json.loads(line) for line in lines]
 
 
+def log_in(client: httpx.Client, name: str = ADMIN, password: str = PASSWORD, **more: str) -> httpx.Response:
+    """Log in on the page as a browser does: with the form's token of a log-in page that was shown before."""
+    import re
+
+    shown = client.get("/login")
+    found = re.search(r'name="form_token" value="(\w+)"', shown.text)
+    token = found[1] if found else ""  # shown to who is logged in already, it leads home
+    return client.post("/login", data={"name": name, "password": password, "form_token": token, **more})
+
+
 def patch(monkeypatch: pytest.MonkeyPatch, peers: FakePeers) -> None:
     """Fake rooms, and waits of milliseconds where real ones are seconds."""
     monkeypatch.setattr(room, "Peers", lambda context: peers)
@@ -250,4 +260,4 @@ def until(true: Callable[[], bool], seconds: float = 5) -> None:
     raise AssertionError("it did not come true")
 
 
-__all__ = ["ADMIN", "PASSWORD", "AdminRoom", "FakePeers", "PeerSaid", "RoomHealth", "token", "until"]
+__all__ = ["ADMIN", "PASSWORD", "AdminRoom", "FakePeers", "PeerSaid", "RoomHealth", "log_in", "token", "until"]

@@ -7,7 +7,7 @@ import threading
 
 import httpx
 import pytest
-from admin_room import ADMIN, PASSWORD, token
+from admin_room import ADMIN, PASSWORD, log_in, token
 
 from services.admin.sessions import IDLE_SECONDS, LONGEST_SECONDS, MOST, Session, Sessions
 
@@ -118,7 +118,7 @@ def test_every_answer_has_the_security_headers(client, path):
     headers = client.get(path).headers
     policy = headers["content-security-policy"]
     assert "default-src 'none'" in policy and "unsafe" not in policy and "frame-ancestors 'none'" in policy
-    assert headers["x-content-type-options"] == "nosniff" and headers["referrer-policy"] == "no-referrer"
+    assert headers["x-content-type-options"] == "nosniff" and headers["referrer-policy"] == "same-origin"
     assert "server" not in headers
     if not path.startswith("/static"):
         assert headers["cache-control"] == "no-store"
@@ -195,10 +195,6 @@ def test_form_tokens_belong_to_a_session():
 
 
 # --- the page's cookie at the API ---------------------------------------------------------------------------------------
-
-
-def log_in(client, name=ADMIN, password=PASSWORD, **more):
-    return client.post("/login", data={"name": name, "password": password, **more})
 
 
 def test_cookie_is_for_this_site_alone(client):

@@ -226,7 +226,7 @@ def test_trace(api, admin_room):
 
 def test_status(api, admin_room):
     found = api.get("/status").json()
-    assert found["state"] == "trouble" and "messages wait" in found["sentence"]  # the oldest waits since 2023
+    assert found["state"] == "trouble" and "message waits" in found["sentence"]  # the oldest waits since 2023
     assert {room["room"] for room in found["rooms"]} == {
         "smtp-in", "smtp-out", "imap", "dkim", "acme", "updater", "admin",
     }  # fmt: skip

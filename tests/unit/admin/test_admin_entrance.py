@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
-from admin_room import ADMIN, AdminRoom, token, until
+from admin_room import ADMIN, AdminRoom, log_in, token, until
 from certificates import Issued, issue
 
 from services.admin.entrance import redirect
@@ -55,7 +55,7 @@ def test_the_page_has_tls_and_its_cookie_stays_inside(opened: tuple[AdminRoom, I
     room, issued = opened
     with client(room, issued) as browser:
         first = (room.folder / "admin" / "first-password").read_text().strip()
-        answer = browser.post("/login", data={"name": ADMIN, "password": first})
+        answer = log_in(browser, ADMIN, first)
         assert answer.status_code == 303
         cookie = answer.headers["set-cookie"].lower()
         assert "; secure" in cookie and "; httponly" in cookie and "samesite=strict" in cookie

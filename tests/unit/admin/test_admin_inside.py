@@ -338,7 +338,7 @@ def rooms(**states):
             "trouble",
             "events: the disk is full.",
         ),
-        (rooms(acme="away", updater="failing"), {}, "trouble", "1 more problems"),
+        (rooms(acme="away", updater="failing"), {}, "trouble", "1 more problem is"),
     ],
 )
 def test_verdict(found, facts, state, words):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from admin_room import ADMIN, until
+from admin_room import ADMIN, log_in, until
 
 from services.admin import bootstrap
 from services.admin.bootstrap import WrongAddress, forget, prepare, readable_password
@@ -148,7 +148,7 @@ def test_accounts_and_log_ins_outlive_a_restart(new_room):
     room = new_room()
     address, password = ADMIN, (room.folder / "admin" / "first-password").read_text().strip()
     with room.client(auth=None) as client:
-        client.post("/login", data={"name": address, "password": password})
+        log_in(client, address, password)
         cookies = dict(client.cookies)
     old_token = (room.folder / "admin" / "cli.json").read_text()
     room = new_room()
