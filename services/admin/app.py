@@ -18,6 +18,7 @@ from services.admin.api import accounts, guard, queue, status, trace, updates
 from services.admin.hosts import Hosts
 from services.admin.parts import Parts
 from services.admin.web import views
+from services.runtime import disk
 from services.runtime.events import new_trace_id
 from services.runtime.process import Context
 
@@ -119,6 +120,8 @@ def _fault(context: Context) -> Callable[[Request, Exception], Awaitable[Respons
     async def answer(request: Request, error: Exception) -> Response:
         bug = new_trace_id()
         context.bug(bug, error, f"{request.method} {request.url.path}")
+        if disk.is_full(error):
+            return JSONResponse({"error": "the disk is full: nothing was changed"}, 507)
         return JSONResponse({"error": f"an internal error, recorded as {bug}"}, 500)
 
     return answer

@@ -6,9 +6,9 @@ the text of an unexpected exception never reaches a client, only the id under wh
 
 from __future__ import annotations
 
-import errno
 from dataclasses import dataclass
 
+from services.runtime.disk import is_full
 from services.storage.errors import (
     BadName,
     Busy,
@@ -65,7 +65,6 @@ _ANSWERS: tuple[tuple[type[StorageError], bytes, str], ...] = (
     (LimitReached, b"LIMIT", "there are as many of these as there can be"),
     (Busy, b"UNAVAILABLE", "the mailbox is in use elsewhere; try again in a moment"),
 )
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
 def refusal_for(error: Exception) -> Refusal | None:
@@ -75,7 +74,7 @@ def refusal_for(error: Exception) -> Refusal | None:
     for kind, code, text in _ANSWERS:
         if isinstance(error, kind):
             return Refusal(text, code)
-    if isinstance(error, OSError) and error.errno in _NO_SPACE:
+    if is_full(error):
         return Refusal("the disk is full", b"OVERQUOTA")
     return None
 

@@ -104,6 +104,9 @@ class Resolver:
             raise NoAnswer(f"{name} has no {kind} record") from None
         except (dns.name.LabelTooLong, dns.name.EmptyLabel, dns.name.NameTooLong, UnicodeError):
             raise NoSuchName(f"{name} is not a name that DNS can hold") from None
+        except dns.exception.Timeout:
+            self._at = ""
+            raise TemporaryFailure(f"no answer for {kind} of {name} within {SECONDS} seconds") from None
         except (dns.exception.DNSException, OSError) as error:
             self._at = ""  # the resolver's container may have come back under another address
             raise TemporaryFailure(f"asking for {kind} of {name}: {error}") from None

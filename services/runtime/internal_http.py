@@ -19,6 +19,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 import h11
 
+from services.runtime import disk
 from services.runtime.events import new_trace_id
 from services.runtime.listener import Listener, bind
 from services.runtime.secrets import SecretMissing, Secrets
@@ -208,6 +209,8 @@ class _Service:
         except Exception as error:
             bug = new_trace_id()
             self.context.bug(bug, error, f"{request.method} {request.path}")
+            if disk.is_full(error):
+                return Response.error(507, "the disk is full")
             return Response.error(500, f"internal error {bug}")
 
     def _authenticated(self, headers: dict[str, str]) -> str:

@@ -23,6 +23,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
+from services.runtime import disk
 from services.runtime.events import EventLog, Events, new_trace_id
 from services.runtime.health import Health
 from services.runtime.secrets import Secrets
@@ -30,6 +31,7 @@ from services.runtime.values import Settings, WrongSetting
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 FLUSH_SECONDS = 0.5
+FULL_SECONDS = 60.0
 EXIT_WRONG_SETTING = 78  # EX_CONFIG of sysexits.h: a supervisor's log says at once that the configuration is at fault
 
 Serve = Callable[["Context"], Awaitable[None]]
@@ -47,6 +49,7 @@ class Context:
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     clock: Callable[[], float] = time.time
     ports: dict[str, int] = field(default_factory=dict)  # what each listener got, by name; tests and __main__ read it
+    full_since_told: float = float("-inf")  # when the log last said that the disk is full
 
     def log(self, level: str, text: str) -> None:
         """One line on the container's log. The record of mail is `events`; this is for the state of the process."""
@@ -54,7 +57,17 @@ class Context:
             print(f"{self.room}: {level}: {text}" if level != "info" else f"{self.room}: {text}", file=sys.stderr)
 
     def bug(self, identity: str, error: BaseException, doing: str, **fields: Any) -> None:
-        """Record a fault of ours under `identity`, the id that the peer was told; the cause stays in the record."""
+        """Record a fault of ours under `identity`, the id that the peer was told; the cause stays in the record.
+
+        A full disk is no bug: it is said once a minute, in a line, for as long as it lasts.
+        """
+        if disk.is_full(error):
+            now = self.clock()
+            if not 0 <= now - self.full_since_told < FULL_SECONDS:
+                self.full_since_told = now
+                self.log("error", f"the disk is full: {doing}: {error}")
+                self.events.emit("disk-full", identity, outcome="error", reason=f"{doing}: {error!r}", **fields)
+            return
         text = "".join(traceback.format_exception(error))
         self.log("error", f"bug {identity} while {doing}: {text.strip()}")
         self.events.emit("bug", identity, outcome="error", reason=f"{doing}: {error!r}", detail=text[-1900:], **fields)

@@ -28,6 +28,7 @@ from services.protocol import smtp_events as events
 from services.protocol.reply import Reply
 from services.protocol.smtp_session import SmtpSession, State
 from services.protocol.smtp_syntax import NULL, MailParameters, Path
+from services.runtime import disk
 from services.runtime.events import new_trace_id
 from services.smtp.door import EngineDoor
 from services.smtp.handler import BodySink, Connections, EngineConfig, Handler, Recipient
@@ -251,7 +252,7 @@ class Engine(aiosmtpd.SMTP):
     def _bug(self, error: BaseException, doing: str) -> Reply:
         identity = new_trace_id()
         self.config.bug(identity, error, doing)
-        return replies.temporary(identity)
+        return replies.INSUFFICIENT_STORAGE if disk.is_full(error) else replies.temporary(identity)
 
     # --- what each event leads to, in the RFC's order -----------------------------------------------------------
 

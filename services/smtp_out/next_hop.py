@@ -7,6 +7,7 @@ the sender will read where there is none. Never connects.
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import random
 from collections.abc import Callable
@@ -22,6 +23,9 @@ LOCAL = "local"
 RELAY = "relay"
 # A domain with more servers than this has some that answer; trying all of twenty would hold a slot for ten minutes.
 MAX_HOPS = 8
+# A zone may name thousands of servers, each of which takes ten seconds to be not found.
+MAX_NAMES = 20
+NAMES_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +130,13 @@ class Hops:
         """RFC 5321 §5.1."""
         hops: list[Hop] = []
         later: TemporaryFailure | None = None
-        for name in await self._exchanges(domain):
+        names = await self._exchanges(domain)
+        if len(names) > MAX_NAMES:
+            later = TemporaryFailure(f"it has {len(names)} of them")
+        begun = asyncio.get_running_loop().time()
+        for name in names[:MAX_NAMES]:
+            if len(hops) >= MAX_HOPS or (later and asyncio.get_running_loop().time() - begun > NAMES_SECONDS):
+                break
             try:
                 addresses = await self._lookup.addresses(name)
             except TemporaryFailure as error:

@@ -211,7 +211,8 @@ class AccountStore:
         name = canonical(name)
         before = self.subscriptions()
         if (name in before) is not subscribed:
-            with self._opened.state.transaction(durable=False):
+            # Durable, as the file beside it is not read again: nobody subscribes so often that it costs.
+            with self._opened.state.transaction(durable=True):
                 self._opened.state.subscribe(name, subscribed)
             subscriptions.save(self._opened.root, self.subscriptions())
 

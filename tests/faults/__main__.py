@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-NAMES = ("kills", "power-cuts")
+NAMES = ("kills", "power-cuts", "disk-full", "dns-lies", "outages")
 
 
 def main() -> int:
