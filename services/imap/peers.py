@@ -38,8 +38,10 @@ class Connection(Protocol):
 class Peers:
     """The connections."""
 
-    def __init__(self, most: int, most_per_peer: int) -> None:
+    def __init__(self, most: int, most_per_peer: int, shared: Collection[str] = ()) -> None:
+        """`shared`: addresses that many peers may arrive from (`runtime.gateways`), which are nobody's."""
         self._most, self._most_per_peer = most, most_per_peer
+        self._shared = frozenset(address_key(peer) for peer in shared)
         self._open: set[Connection] = set()
         self._by_peer: dict[str, int] = {}
         self._empty = asyncio.Event()
@@ -52,6 +54,8 @@ class Peers:
         key = address_key(peer)
         if len(self._open) + len(handshaking) >= self._most:
             return TOO_MANY
+        if key in self._shared:
+            return ""
         if self._by_peer.get(key, 0) + sum(address_key(other) == key for other in handshaking) >= self._most_per_peer:
             return TOO_MANY_FROM_PEER
         return ""
@@ -63,7 +67,7 @@ class Peers:
         self._by_peer[key] = self._by_peer.get(key, 0) + 1
         if len(self._open) > self._most:
             return TOO_MANY
-        if self._by_peer[key] > self._most_per_peer:
+        if self._by_peer[key] > self._most_per_peer and key not in self._shared:
             return TOO_MANY_FROM_PEER
         return ""
 

@@ -39,8 +39,9 @@ async def serve(context: Context) -> None:
     facts = FactQueue(context, os.path.join(settings.room_dir, FACTS_FILE))
     accounts = Accounts(context, directory, LocalNotifier())
     hold = Hold(context)
-    gate = Gate(context, directory, passwords, facts, default_gateways())
-    peers = Peers(settings.max_connections, settings.max_connections_per_peer)
+    gateways = default_gateways()
+    gate = Gate(context, directory, passwords, facts, gateways)
+    peers = Peers(settings.max_connections, settings.max_connections_per_peer, gateways)
     listeners: list[Listener] = []
     async with asyncio.TaskGroup() as group:
         watches = Watches(context, accounts, group)

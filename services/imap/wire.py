@@ -14,6 +14,7 @@ HANDSHAKE_SECONDS = 30.0
 STALL_SECONDS = 120.0
 # How long the last octets may take to leave.
 LINGER_SECONDS = 10.0
+GOODBYE_SECONDS = 1.0
 # Above this the transport asks us to wait. With the chunk that is being made it bounds what a slow reader costs.
 HIGH_WATER = 131_072
 
@@ -118,7 +119,14 @@ class Wire:
             return
         self.closing = True
         self._transport.close()
-        self._loop.call_later(LINGER_SECONDS, self.abort)
+        self._loop.call_later(GOODBYE_SECONDS, self._let_go)
+
+    def _let_go(self) -> None:
+        """A phone that sleeps answers no close of TLS: once all is sent it is not waited for, nor a restart with it."""
+        if not self.lost and not self._transport.get_write_buffer_size():
+            self.abort()
+        else:
+            self._loop.call_later(LINGER_SECONDS - GOODBYE_SECONDS, self.abort)
 
     def abort(self) -> None:
         """Cut the connection."""

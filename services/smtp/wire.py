@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 # How long the last bytes may take to leave before the connection is cut: a peer that does not read holds no slot.
 LINGER = 10.0
+GOODBYE = 1.0
 
 
 class Wire:
@@ -88,7 +89,14 @@ class Wire:
         self._transport.close()
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._loop.call_later(LINGER, self.abort)
+        self._timer = self._loop.call_later(GOODBYE, self._let_go)
+
+    def _let_go(self) -> None:
+        """Who answers no close of TLS is not waited for once all is sent: a restart would wait with it."""
+        if self._transport is not None and not self._transport.get_write_buffer_size():
+            self.abort()
+        else:
+            self._timer = self._loop.call_later(LINGER - GOODBYE, self.abort)
 
     def abort(self) -> None:
         """Cut the connection."""

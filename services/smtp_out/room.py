@@ -174,6 +174,7 @@ def _doors(
             max_recipients=settings.max_recipients,
             max_connections=settings.max_connections,
             max_connections_per_peer=settings.max_connections_per_peer,
+            shared_peers=default_gateways(),
             events=context.events,
             bug=context.bug,
             connections=people,

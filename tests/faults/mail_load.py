@@ -108,9 +108,7 @@ def connected(flow: Flow) -> smtplib.SMTP:
     if flow.login is None:
         client = smtplib.SMTP("127.0.0.1", flow.port, "client.test", timeout=ATTEMPT_SECONDS)
     else:
-        client = smtplib.SMTP_SSL(
-            "127.0.0.1", flow.port, "client.test", timeout=ATTEMPT_SECONDS, context=trusting()
-        )  # fmt: skip
+        client = smtplib.SMTP_SSL("127.0.0.1", flow.port, "client.test", timeout=ATTEMPT_SECONDS, context=trusting())
     try:
         client.ehlo()
         if flow.login:

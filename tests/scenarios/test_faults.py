@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from fakes import FakeMailServer, Script
 from house import PASSWORD, House
-from mailclients import deliver, letter, messages, until
+from mailclients import ImapLine, deliver, letter, messages, until
 
 SENDERS = 8
 
@@ -163,3 +163,18 @@ def test_a_wrong_setting_stops_the_start_with_one_line(new_house: Callable[..., 
     assert len(errors) == 1 and "MAX_MESSAGE_SIZE" in errors[0] and "plenty" in errors[0]
     assert "MAX_MESAGE_SIZE" in done.stderr, "the misspelt one is named"
     assert "Traceback" not in done.stderr
+
+
+def test_a_client_that_never_closes_does_not_hold_up_a_stop(new_house: Callable[..., House]) -> None:
+    """Phones sleep: they read neither BYE nor the close of TLS, and the next start waits for this stop to end."""
+    house = new_house(GRACE_SECONDS="15")
+    ann = house.account()
+    sleeping = [ImapLine(house.port("imaps")) for _ in range(5)]
+    for each in sleeping:
+        each.command(f'LOGIN {ann} "{PASSWORD}"')
+        each.socket.sendall(b"i IDLE\r\n")
+        assert each.line().startswith(b"+")
+    started = time.monotonic()
+    assert house.stop() == 0
+    assert time.monotonic() - started < 12
+    assert sleeping[0].line().startswith(b"* BYE")
