@@ -113,9 +113,10 @@ updates() { docker exec -i "$(container_of admin)" mailstead --json update "$@";
 # What is asked of the updater's answers; Python is in the admin container, this machine may have none.
 ID='import json, sys
 print(json.load(sys.stdin)["id"])'
-LATEST='import json, sys
-since = float(sys.argv[1])
-found = [each["id"] for each in json.load(sys.stdin)["updates"] if each.get("source") == "local" and each["started"] >= since]
+UNDER_WAY='import json, sys
+print((json.load(sys.stdin).get("run") or {}).get("id", ""))'
+SINCE='import json, sys
+found = [each["id"] for each in json.load(sys.stdin)["updates"] if each["started"] >= float(sys.argv[1])]
 print(found[0] if found else "")'
 STEPS='import json, sys
 for each in (json.load(sys.stdin).get("run") or {}).get("steps", []):
@@ -130,8 +131,9 @@ asked() { docker exec -i "$(container_of admin)" python3 -I -S -c "$@"; }
 # replace_containers: the updater's run, from asking for it to its end.
 replace_containers() {
     local answer outcome closed reason
-    # After a power cut the updater has ended its run by itself; it is asked what became of it.
-    [[ -n ${state[id]:-} ]] || state[id]=$(updates history 2>/dev/null | asked "$LATEST" "${state[started]}" 2>/dev/null || true)
+    # After a power cut the updater ends its run by itself; it is asked what became of it.
+    [[ -n ${state[id]:-} ]] || state[id]=$(updates history 2>/dev/null | asked "$SINCE" "${state[started]}" 2>/dev/null || true)
+    [[ -n ${state[id]:-} ]] || state[id]=$(updates status 2>/dev/null | asked "$UNDER_WAY" 2>/dev/null || true)
     if [[ -z ${state[id]} ]]; then
         answer=$(updates run --local 2>&1) || go_back "the updater refused: $(tail -n 1 <<<"$answer")"
         state[id]=$(asked "$ID" <<<"$answer") || go_back "the updater answered something else: $(tail -n 1 <<<"$answer")"

@@ -113,7 +113,7 @@ def pattern(tmp_path_factory: pytest.TempPathFactory) -> Path:
     containers = {
         service: {"name": f"{PREFIX}{kind}:0.1.0", "image": f"{kind}-1"} for service, kind in SERVICES.items()
     }
-    answers = {"history": [], "calls": [], "gate": "committed", "sick": "", "crash": ""}
+    answers = {"history": [], "run": None, "calls": [], "gate": "committed", "sick": "", "crash": ""}
     sources = dict.fromkeys(images.values(), "sum")
     state = {"images": images, "containers": containers, "sources": sources, **answers}
     (folder / "docker.json").write_text(json.dumps(state))
@@ -408,6 +408,17 @@ def test_a_power_cut_at_any_step_is_finished_by_the_next_run(house: House, cut: 
     updated(house, commit)
     committed = [entry for entry in house.docker()["history"] if entry["outcome"] == "committed"]
     assert len(committed) == 1
+
+
+def test_after_a_power_cut_a_run_that_is_still_under_way_is_waited_for(house: House) -> None:
+    commit = house.release("v0.2")
+    house.tell(crash="before exec -i stack-admin-1 mailstead --json update run")
+    assert house.update().returncode < 0
+    steps = [{"step": "pull", "outcome": "done", "reason": ""}]
+    house.tell(gate="busy", run={"id": "run7", "state": "running", "steps": steps})
+    done = house.update()
+    assert done.returncode == 0, done.stderr
+    updated(house, commit)
 
 
 def test_after_a_power_cut_a_refusal_of_the_gate_still_goes_back(house: House) -> None:
