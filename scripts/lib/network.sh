@@ -95,7 +95,7 @@ say_network() {
 # neighbours_meet ADMIN: on this machine's own network a firewall may stand between the stack's rooms.
 neighbours_meet() {
     [[ $NETWORK == host ]] || return 0
-    timeout 10 docker exec "$1" bash -c '</dev/tcp/smtp-in/8000' 2>/dev/null && return
+    timeout 10 docker exec "$1" bash -c '</dev/tcp/smtp-in/20080' 2>/dev/null && return
     local subnet
     subnet=$(setting MAILSTEAD_SUBNET 10.214.81).0/24
     die "a firewall of this machine keeps the stack's rooms apart: let $subnet in (ufw allow from $subnet to $subnet), or set NETWORK_MODE=bridge"

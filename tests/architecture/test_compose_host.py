@@ -34,6 +34,7 @@ DOORS = {
         "HTTP_LISTEN": ["admin"],
     },
 }
+INSIDE = {"LMTP_LISTEN": 20024, "FORWARD_LISTEN": 20025, "HTTP_LISTEN": 20080}
 # Whom a listener asks. Two listeners meet at the address that the asked one has for admin: both are this machine's.
 ASKS = {
     "smtp-in": {"imap", "smtp-out", "admin", "unbound"},
@@ -109,17 +110,41 @@ def test_nobody_else_leaves_its_networks_or_gains_anything() -> None:
     assert set(HOST["services"]) == {*LISTENERS, "dkim", "acme", "admin", "unbound"}
     for name, service in HOST["services"].items():
         if name not in LISTENERS:
-            assert set(service) <= {"networks", "extra_hosts"}
+            assert set(service) <= {"networks", "extra_hosts", "environment"}
 
 
 @pytest.mark.parametrize("name", LISTENERS)
 def test_it_listens_for_the_world_and_at_the_gateway_of_each_neighbour(name: str) -> None:
     environment = HOST["services"][name]["environment"]
-    assert set(environment) == set(DOORS[name])
+    assert {setting for setting in environment if setting.endswith("_LISTEN")} == set(DOORS[name])
     for setting, neighbours in DOORS[name].items():
-        port = host_and_port(str(defaults()[setting.lower()]))[1]
+        # The world's port on every address: another process may hold the usual one on all of them.
+        port = INSIDE.get(setting) or host_and_port(str(defaults()[setting.lower()]))[1]
         wanted = ["" if each == "world" else gateway(pair(each, name)) for each in neighbours]
         assert [host_and_port(each) for each in environment[setting].split(",")] == [(host, port) for host in wanted]
+
+
+@pytest.mark.parametrize("setting", ["smtp_in_url", "smtp_out_url", "imap_url", "lmtp_address", "forward_address"])
+def test_a_neighbour_asks_at_the_port_where_a_listener_listens(setting: str) -> None:
+    """Whoever has a use for the setting and whom the default would lead astray is told."""
+    default = str(defaults()[setting])
+    url = default.startswith("http")
+    asked = default.removeprefix("http://").partition(":")[0]
+    door = {"lmtp_address": "LMTP_LISTEN", "forward_address": "FORWARD_LISTEN"}.get(setting, "HTTP_LISTEN")
+    told = {name for name, service in HOST["services"].items() if setting.upper() in service.get("environment", {})}
+    assert told == {"smtp_in_url": {"admin"}, "smtp_out_url": {"admin"}, "imap_url": {"admin", "smtp-in"},
+                    "lmtp_address": {"smtp-out"}, "forward_address": {"smtp-in"}}[setting]  # fmt: skip
+    for name in told:
+        wanted = f"{'http://' if url else ''}{asked}:{INSIDE[door]}"
+        assert HOST["services"][name]["environment"][setting.upper()] == wanted
+
+
+@pytest.mark.parametrize(("name", "setting"), [("acme", "proof_addresses"), ("admin", "gate_addresses")])
+def test_who_tries_the_listeners_finds_them_at_the_worlds_ports(name: str, setting: str) -> None:
+    assert HOST["services"][name]["environment"][setting.upper()] == defaults()[setting]
+    raw = yaml.load((ROOT / "compose.host.yaml").read_text(), Loader)
+    ports = re.findall(r"\$\{(\w+_PORT):-", raw["services"][name]["environment"][setting.upper()])
+    assert len(ports) == str(defaults()[setting]).count(":")
 
 
 def test_what_only_neighbours_ask_is_never_opened_on_a_public_address() -> None:
