@@ -15,6 +15,7 @@ from services.acme.proof import Prover
 from services.acme.sources import source_for
 from services.acme.task import in_process
 from services.acme.watch import Watch
+from services.runtime.clock import Clock
 from services.runtime.internal_http import Request, Response, Routes, serving
 from services.runtime.process import Context
 
@@ -27,7 +28,8 @@ async def serve(context: Context) -> None:
         if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
             raise OSError(f"{folder} cannot be read and written by uid {os.geteuid()}")
     prover = Prover(context, lambda: _serial(watch))
-    watch = Watch(context, source, in_process, prover.soon)
+    clock = Clock(context)
+    watch = Watch(context, source, in_process, prover.soon, clock.tell)
     routes = Routes()
     status = Status(context, watch, prover)
     routes.add("GET", "/v1/status", status.show, allow=("admin",))
@@ -38,6 +40,7 @@ async def serve(context: Context) -> None:
         prover.soon()
         running = [
             context.spawn(group, watch.follow(), "watching the certificate"),
+            context.spawn(group, clock.watch(), "watching the clock"),
             context.spawn(group, prover.follow(), "proving the certificate"),
         ]
         await context.stop.wait()

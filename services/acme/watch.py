@@ -39,11 +39,14 @@ class Watch:
         source: Source,
         perform: Callable[[Order], Awaitable[Outcome]],
         on_installed: Callable[[], None] = lambda: None,
+        clock_problem: Callable[[], str] = lambda: "",
     ) -> None:
+        """`clock_problem` says why the time is not known: nothing is made, and nothing judged, until it is."""
         self._context = context
         self._source = source
         self._perform = perform
         self._on_installed = on_installed
+        self._clock_problem = clock_problem
         self._token: str | None = None
         self._looked = 0.0
         self._incomplete_since: float | None = None
@@ -59,6 +62,8 @@ class Watch:
 
     async def look(self) -> None:
         """One turn. Never raises for what a source does."""
+        if self._clock_problem():
+            return
         now = self._context.clock()
         token = self._source.glance()
         if token == self._token and abs(now - self._looked) < self._patience():

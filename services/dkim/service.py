@@ -5,7 +5,8 @@
     GET  /v1/keys?domain=D   → {"records": [{"name", "type", "value", "chunks", "presentation"}]}
     POST /v1/keys {"domain"} → the same; makes what is missing, so that it may be asked again
 
-Errors: 400 for what the asker did wrong, 404 where the domain has no key, 503 where a key file cannot be used.
+Errors: 400 for what the asker did wrong, 404 where the domain has no key, 503 where a key file cannot be used or
+the clock is not set yet.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from collections.abc import Callable
 
 from services.directory.addresses import InvalidName, domain_name
 from services.dkim.keys import ED25519, RSA, KeyStore, NamedKey, NoKey
@@ -33,9 +35,11 @@ _BODY_HASH = re.compile(r"[A-Za-z0-9+/]{43}=")
 class Service:
     """The room's handlers over one `KeyStore`."""
 
-    def __init__(self, context: Context, store: KeyStore) -> None:
+    def __init__(self, context: Context, store: KeyStore, clock_problem: Callable[[], str] = lambda: "") -> None:
+        """`clock_problem` says why the time is not known: nothing is signed and no selector is dated until it is."""
         self._context = context
         self._store = store
+        self._clock_problem = clock_problem
         self._making = asyncio.Lock()  # two requests for one domain must not make two pairs
 
     def routes(self) -> Routes:
@@ -64,6 +68,8 @@ class Service:
         body_hash = request.headers.get("mailstead-body-hash", "")
         if not _BODY_HASH.fullmatch(body_hash):
             raise BadRequest("Mailstead-Body-Hash must be the base64 of a SHA-256")
+        if problem := self._clock_problem():
+            return self._refused(trace, domain, 503, problem)
         try:
             fields = read_fields(request.body)
         except BadHeaderBlock as error:
@@ -100,6 +106,8 @@ class Service:
         if not isinstance(value, dict) or not isinstance(value.get("domain"), str):
             raise BadRequest('the body must be {"domain": "..."}')
         domain = _domain(value["domain"])
+        if problem := self._clock_problem():
+            return Response.error(503, problem)
         async with self._making:
             try:
                 made = await asyncio.to_thread(self._store.make, domain)

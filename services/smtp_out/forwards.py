@@ -18,7 +18,7 @@ from services.protocol.smtp_syntax import MailParameters, Path, RcptParameters
 from services.runtime.events import new_trace_id
 from services.runtime.process import below_reserve
 from services.smtp.engine import Engine, Envelope, Session
-from services.smtp_out.outgoing import Sending
+from services.smtp_out.outgoing import CLOCK_NOT_SET, Sending
 from services.storage.queue import NewMessage
 from services.storage.spool import Draft, Spool
 
@@ -83,6 +83,8 @@ class Forwards:
         self, server: Engine, session: Session, envelope: Envelope, path: Path, params: MailParameters
     ) -> Reply:
         """Any sender, also none."""
+        if self._sending.clock_problem():
+            return CLOCK_NOT_SET
         settings = self._sending.context.settings
         return replies.INSUFFICIENT_STORAGE if below_reserve(settings.spool_dir, settings) else replies.SENDER_OK
 

@@ -28,6 +28,7 @@ from services.storage.spool import Draft, HeaderTooLong, Spool
 
 # Kept in the file for Received, what is repaired, and two signatures: 3 KiB in all, with a few fields signed often.
 ROOM = 16 * 1024
+CLOCK_NOT_SET = Reply(451, "4.3.0", "the clock is not set yet, try again in a few minutes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,7 @@ class Sending:
     directory: AuthDirectory
     destination_of: Callable[[str], str]
     added: Callable[[Sequence[str], float], None]  # tells the queue runner
+    clock_problem: Callable[[], str] = lambda: ""  # why the time is not known (`runtime.clock`), "" when it is
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +112,9 @@ class Outgoing:
         self._body().write(rest)
         if (refusal := self._check(fields)) is not None:
             return refusal
+        if problem := self._sending.clock_problem():
+            # Its date, its signature, and how long it may wait would all be wrong.
+            return self._refuse(CLOCK_NOT_SET, problem, fields)
         now, trace = self._sending.context.clock(), self._envelope.trace
         domain = split_address(self._envelope.sender)[1]
         fields, repairs = repaired(fields, sender=self._envelope.sender, trace=trace, now=now, domain=domain)

@@ -14,6 +14,7 @@ import os
 from services.directory.lookup import DirectoryUnavailable, SnapshotDirectory
 from services.directory.passwords import Passwords
 from services.protocol import reply as replies
+from services.runtime.clock import LOOK_SECONDS, Clock
 from services.runtime.dns import Resolver
 from services.runtime.facts import FactQueue
 from services.runtime.gateways import default_gateways
@@ -91,10 +92,10 @@ async def _run(context: Context, spool: Spool, queue: Queue) -> None:
     def goes_to(address: str) -> str:
         return destination_of(address, directory, settings)
 
-    hold = Hold(context)
+    hold, clock = Hold(context), Clock(context)
     resolver = Resolver(settings.resolver)
     runner = QueueRunner(context, queue, spool, resolver, goes_to, held=lambda: hold.lease)
-    sending = Sending(context, spool, queue, signer, directory, goes_to, runner.added)
+    sending = Sending(context, spool, queue, signer, directory, goes_to, runner.added, clock.problem)
     endpoints = Endpoints(context, queue, runner, logins, sending, resolver)
     certificates = ServerCertificates(settings.certs_dir)
     listeners: list[Listener] = []
@@ -112,10 +113,11 @@ async def _run(context: Context, spool: Spool, queue: Queue) -> None:
                 ("facts", facts.run()),
                 ("bans", logins.run()),
                 ("hold", hold.keep()),
+                ("clock", clock.watch()),
                 ("routes", _follow(context, directory, queue, runner, routed)),
             )
         ]
-        running = context.spawn(group, _deliver(runner, routed), "queue")
+        running = context.spawn(group, _deliver(runner, routed, clock), "queue")
         try:
             listeners.append(await serve_http(context, routes))
             context.ports["http"] = listeners[-1].port
@@ -237,9 +239,11 @@ async def _certified(context: Context, certificates: ServerCertificates) -> bool
         stopping.cancel()
 
 
-async def _deliver(runner: QueueRunner, routed: asyncio.Event) -> None:
-    """Run the queue once it is known which domains are ours and whether there is a relay."""
+async def _deliver(runner: QueueRunner, routed: asyncio.Event, clock: Clock) -> None:
+    """Run the queue once it is known which domains are ours, whether there is a relay, and what time it is."""
     await routed.wait()
+    while clock.problem():  # noqa: ASYNC110 - nobody is told when a clock is set
+        await asyncio.sleep(LOOK_SECONDS)
     await runner.run()
 
 

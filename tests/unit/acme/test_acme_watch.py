@@ -35,7 +35,9 @@ class World:
         self.told = asyncio.Event()
         self.fault: Exception | None = None
         self.root = folder / "letsencrypt"
-        context = Context("acme", self.settings, self, Secrets("/nowhere"), Health("acme"), clock=lambda: self.now)
+        context = self.context = Context(
+            "acme", self.settings, self, Secrets("/nowhere"), Health("acme"), clock=lambda: self.now
+        )
         self.health = context.health
         self.watch = Watch(context, source_for(self.settings, str(self.root)), self.perform, self.note_installed)
 
@@ -193,6 +195,16 @@ def test_a_clock_that_is_set_right_is_noticed_at_once(tmp_path: Path, start: flo
     outcome = world.look()
     assert outcome.state == "installed" and outcome.certificate is not None
     assert outcome.certificate.not_before < NOW < outcome.certificate.not_after
+
+
+def test_no_certificate_is_made_before_the_clock_is_set(tmp_path: Path) -> None:
+    world = World(tmp_path, "self-signed")
+    problem = "the clock is not set yet"
+    world.watch = Watch(world.context, source_for(world.settings), world.perform, world.note_installed, lambda: problem)
+    world.look()
+    assert world.orders == 0 and not (world.certs / "current").exists()
+    problem = ""
+    assert world.look(LOOK_SECONDS).state == "installed"
 
 
 def test_a_failed_task_is_our_bug_and_tried_again(tmp_path: Path) -> None:

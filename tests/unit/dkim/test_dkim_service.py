@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import threading
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -133,8 +134,22 @@ def test_keys_are_made_once_and_what_is_signed_verifies(tmp_path: Path) -> None:
 def test_the_timestamp_is_the_rooms_clock(tmp_path: Path) -> None:
     async def story(world: World) -> None:
         await world.admin("POST", {"domain": "example.test"})
-        world.context.clock = lambda: 1_234_567_890.9
-        assert b"t=1234567890;" in (await world.sign()).body
+        world.context.clock = lambda: 1_834_567_890.9
+        assert b"t=1834567890;" in (await world.sign()).body
+
+    play(tmp_path, story)
+
+
+def test_nothing_is_signed_or_dated_before_the_clock_is_set(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        world.context.clock = lambda: 3600.0  # a board without a battery
+        with pytest.raises(PeerRefused, match=r"503: .*the clock is not set yet: it says 1970-01-01 01:00 UTC"):
+            await world.admin("POST", {"domain": "example.test"})
+        with pytest.raises(PeerRefused, match=r"503: .*the clock is not set yet"):
+            await world.sign()
+        world.context.clock = time.time
+        assert (await world.admin("POST", {"domain": "example.test"})).status == 200
+        assert b"DKIM-Signature" in (await world.sign()).body
 
     play(tmp_path, story)
 

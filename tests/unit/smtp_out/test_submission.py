@@ -95,6 +95,18 @@ def test_the_header_is_repaired(tmp_path: Path) -> None:
     in_room(tmp_path, test)
 
 
+def test_mail_waits_with_its_sender_while_the_clock_is_not_set(tmp_path: Path) -> None:
+    async def test(room: SendingRoom) -> None:
+        room.ahead = -50 * 365 * 86_400.0  # a board without a battery
+        reply = await room.send("anna@home.test", ["bob@far.test"], LETTER)
+        assert reply == "451 4.3.0 the clock is not set yet, try again in a few minutes"
+        assert not room.signed and await room.queue() == []
+        room.ahead = 0.0
+        assert (await room.send("anna@home.test", ["bob@far.test"], LETTER)).startswith("250 ")
+
+    in_room(tmp_path, test)
+
+
 def test_nothing_goes_without_a_log_in(tmp_path: Path) -> None:
     async def test(room: SendingRoom) -> None:
         def talk() -> None:
