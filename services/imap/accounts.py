@@ -123,7 +123,7 @@ class Accounts:
                     continue
                 except Exception as error:
                     self._context.bug(new_trace_id(), error, "making flags durable", account=account.address)
-                if account.users <= 0 and self._context.clock() - account.idle_since > LINGER_SECONDS:
+                if account.users <= 0 and abs(self._context.clock() - account.idle_since) > LINGER_SECONDS:
                     await self._close(account)
 
     async def close(self) -> None:

@@ -19,6 +19,9 @@ neither locks out the owner of an account nor a family that shares one public ad
   has its password checked, so the right password gets in from a new place while the account is under attack; and so
   each machine of the botnet has one guess in that time.
 
+Time may be set back under us. A ban then keeps its length from that moment, and guesses from the future are forgotten:
+nobody waits a day longer because a clock was a day ahead.
+
 Gateways (addresses that all peers seem to come from, as behind Docker's proxy) are never banned in any of these ways:
 they stand for everybody. They only wait. IPv6 counts by /64: one customer has at least that many.
 """
@@ -28,10 +31,12 @@ from __future__ import annotations
 import ipaddress
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 Kind = Literal["address", "account", "pair"]
+# What a time server moves a clock by in passing; more is a clock that was set.
+STEP_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,20 +144,15 @@ class Throttle:
         if source in self._gateways:
             return None
         for kind, key in self._keys(source, account):
-            ban = self._bans.get((kind, key))
-            if ban is None:
-                continue
-            if ban.until <= now:
-                del self._bans[(kind, key)]
-            elif kind != "account" or self._has_guessed(source, account, now):
+            ban = self._active(kind, key, now)
+            if ban is not None and (kind != "account" or self._has_guessed(source, account, now)):
                 return ban
         return None
 
     def banned_address(self, address: str, now: float) -> Ban | None:
         """The ban of the address itself, for use before anything is said: at connect."""
         source = address_key(address)
-        ban = None if source in self._gateways else self._bans.get(("address", source))
-        return ban if ban is not None and ban.until > now else None
+        return None if source in self._gateways else self._active("address", source, now)
 
     # --- after it
 
@@ -219,7 +219,8 @@ class Throttle:
 
     def bans(self, now: float) -> tuple[Ban, ...]:
         """Those in force, the newest first; the others are dropped."""
-        self._bans = {key: ban for key, ban in self._bans.items() if ban.until > now}
+        for kind, key in list(self._bans):
+            self._active(kind, key, now)
         return tuple(sorted(self._bans.values(), key=lambda ban: -ban.since))
 
     def ban(self, key: str, kind: Kind, until: float, reason: str, now: float) -> Ban:
@@ -287,13 +288,21 @@ class Throttle:
         return (("address", source), ("pair", f"{source} {account}"), ("account", account))
 
     def _active(self, kind: Kind, key: str, now: float) -> Ban | None:
+        """The ban in force; one that is over is dropped."""
         ban = self._bans.get((kind, key))
-        return ban if ban is not None and ban.until > now else None
+        if ban is None:
+            return None
+        if now < ban.since - STEP_SECONDS:
+            ban = self._bans[(kind, key)] = replace(ban, since=now, until=now + (ban.until - ban.since))
+        if ban.until <= now:
+            del self._bans[(kind, key)]
+            return None
+        return ban
 
     def _has_guessed(self, source: str, account: str, now: float) -> bool:
         at = self._accounts.get(account)
         return at is not None and any(
-            key == source and now - guess.when <= self.rules.window for (key, _), guess in at.items()
+            key == source and -STEP_SECONDS <= now - guess.when <= self.rules.window for (key, _), guess in at.items()
         )
 
     def _strike(self, source: _Source, kind: Kind, key: str, now: float, what: str) -> Ban:
@@ -319,7 +328,8 @@ class Throttle:
 
     def _count(self, guesses: _Guesses, key: tuple[str, str], now: float) -> bool:
         """Note a guess; whether it counts as a further one."""
-        for old in [name for name, guess in guesses.items() if now - guess.when > self.rules.window]:
+        window = self.rules.window
+        for old in [name for name, guess in guesses.items() if not -STEP_SECONDS <= now - guess.when <= window]:
             del guesses[old]
         # More than both limits together decides nothing further; without a cap, a botnet's guesses fill memory.
         while len(guesses) > self.rules.account_guesses + self.rules.address_guesses:

@@ -124,7 +124,9 @@ class EventLog:
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
-        name = f"{int(self._clock() * 1e6):017d}.jsonl"
+        # After a clock that was set back too: readers take the last name for the one that is still written.
+        newest = max((_started(name) for name in os.listdir(self._folder) if name.endswith(".jsonl")), default=0)
+        name = f"{max(int(self._clock() * 1e6), newest + 1):017d}.jsonl"
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         self._file = os.open(os.path.join(self._folder, name), flags, 0o640)
         self._written = os.fstat(self._file).st_size

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from services.policy.schedule import LOCAL as LOCAL_SCHEDULE
-from services.policy.schedule import GiveUp, Retry, Schedule
+from services.policy.schedule import GiveUp, Retry, Schedule, destination_wait
 from services.runtime.dns import Lookup
 from services.runtime.events import new_trace_id
 from services.runtime.hold import Lease
@@ -79,6 +79,9 @@ class QueueRunner:
         self._local_schedule = Schedule(
             LOCAL_SCHEDULE.first, LOCAL_SCHEDULE.most, settings.give_up_after, settings.warn_after
         )
+        # Nothing is put off for longer than one of these.
+        waits = (settings.retry_most, LOCAL_SCHEDULE.most, destination_wait(100))
+        self._longest = max(waits) + REFRESH_SECONDS
         self._wake = asyncio.Event()
         self._workers: set[asyncio.Task[None]] = set()
         self._unsettled: list[_Verdict] = []
@@ -99,7 +102,14 @@ class QueueRunner:
 
     async def refresh(self) -> None:
         """Look at the queue anew: after a release, a retry, a change of routes."""
-        for destination, when in (await self._queue.agenda()).items():
+        agenda = await self._queue.agenda()
+        if any(when > self._context.clock() + self._longest for when in agenda.values()):
+            # No wait is as long as that: the clock was ahead when they were put off, and has been set since.
+            self._context.log("warning", "the clock was set back: what waits in the queue is tried now")
+            await self._queue.retry("", self._context.clock())
+            self._lanes.forgive()
+            agenda = await self._queue.agenda()
+        for destination, when in agenda.items():
             self._lanes.due(destination, when)
         self._lanes.tidy(self._context.clock())
         self._wake.set()
@@ -117,7 +127,7 @@ class QueueRunner:
             while not self._stopping:
                 self._wake.clear()
                 now = self._context.clock()
-                if now - refreshed >= REFRESH_SECONDS:
+                if not 0 <= now - refreshed < REFRESH_SECONDS:
                     refreshed = now
                     await self._look_again()
                 lease = self._held()

@@ -148,7 +148,7 @@ def test_nothing_is_signed_or_dated_before_the_clock_is_set(tmp_path: Path) -> N
         with pytest.raises(PeerRefused, match=r"503: .*the clock is not set yet"):
             await world.sign()
         world.context.clock = time.time
-        assert (await world.admin("POST", {"domain": "example.test"})).status == 200
+        await world.admin("POST", {"domain": "example.test"})
         assert b"DKIM-Signature" in (await world.sign()).body
 
     play(tmp_path, story)

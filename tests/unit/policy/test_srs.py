@@ -86,3 +86,10 @@ def test_too_long_is_said() -> None:
         encode("a" * 60 + "@far.test", OURS, SECRET, NOW)
     with pytest.raises(ValueError, match="not an address"):
         encode("bob", OURS, SECRET, NOW)
+
+
+def test_a_clock_that_was_a_day_ahead_costs_no_bounce() -> None:
+    made = encode("ann@far.test", "home.test", SECRET, NOW + 86_400)
+    assert decode(made, SECRET, NOW) == "ann@far.test"
+    with pytest.raises(NotOurs):
+        decode(encode("ann@far.test", "home.test", SECRET, NOW + 4 * 86_400), SECRET, NOW)

@@ -216,3 +216,45 @@ def test_memory_is_bounded() -> None:
     assert len(throttle._sources) <= 50 and len(throttle._accounts) <= 50 and len(throttle._known) <= 50
     guessing(throttle, "10.3.0.1", ANNA, 5000)
     assert all(len(source.guesses) < 100 for source in throttle._sources.values())
+
+
+# --- a clock that was wrong, or is set
+
+DAY = 86_400.0
+
+
+def test_a_ban_lasts_no_day_longer_because_the_clock_was_set_back() -> None:
+    throttle = Throttle()
+    guessing(throttle, STRANGER, ANNA, 10, now=T + DAY)
+    (ban,) = throttle.bans(T)
+    assert (ban.since, ban.until) == (T, T + RULES.ban)
+    assert throttle.banned_address(STRANGER, T + RULES.ban - 1) and throttle.check(STRANGER, ANNA, T + RULES.ban - 1)
+    assert throttle.banned_address(STRANGER, T + RULES.ban) is None
+    assert throttle.check(STRANGER, ANNA, T + RULES.ban) is None and throttle.bans(T + RULES.ban) == ()
+
+
+def test_a_clock_that_a_time_server_moves_in_passing_changes_no_ban() -> None:
+    throttle = Throttle()
+    (ban,) = guessing(throttle, STRANGER, ANNA, 10).bans
+    assert throttle.banned_address(STRANGER, T - 30) == ban
+
+
+def test_a_ban_that_was_written_down_under_a_clock_ahead_keeps_its_length() -> None:
+    ahead = Throttle()
+    guessing(ahead, STRANGER, ANNA, 10, now=T + DAY)
+    throttle = Throttle()
+    throttle.load(json.loads(json.dumps(ahead.dump(T + DAY))), T)
+    assert [ban.until for ban in throttle.bans(T)] == [T + RULES.ban]
+
+
+def test_guesses_from_the_future_are_forgotten() -> None:
+    throttle = Throttle()
+    guessing(throttle, STRANGER, ANNA, 9, now=T + DAY)
+    assert guessing(throttle, STRANGER, ANNA, 1, start=9, now=T).bans == (), "nobody counts them for a day more"
+
+
+def test_a_clock_that_is_set_forward_ends_bans_and_no_more() -> None:
+    throttle = Throttle()
+    guessing(throttle, STRANGER, ANNA, 10)
+    assert throttle.banned_address(STRANGER, T + DAY) is None
+    assert guessing(throttle, STRANGER, ANNA, 10, start=10, now=T + DAY).bans

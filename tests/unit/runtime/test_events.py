@@ -77,3 +77,17 @@ def test_a_full_disk_drops_lines_counts_them_and_comes_back(tmp_path: Path) -> N
     note, after = _lines(tmp_path)
     assert "7 lines" in str(note["reason"])
     assert after["trace"] == "after"
+
+
+def test_a_clock_that_is_set_back_makes_no_segment_before_the_one_that_was_written_last(tmp_path: Path) -> None:
+    # admin's index takes the last name for the one that still grows: it would read no more of any other.
+    now = 2_000_000.0
+    names = []
+    for step in (0.0, -86_400.0, -86_400.0, 86_400.0):
+        now += step
+        log = EventLog(str(tmp_path), "smtp-in", clock=lambda: now)  # noqa: B023 - used before the next turn
+        log.emit("connect", "t")
+        log.close()
+        (new,) = {path.name for path in tmp_path.iterdir()} - set(names)
+        names.append(new)
+    assert names == sorted(names)

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import email
 import email.policy
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from services.runtime.secrets import Secrets
+from services.smtp_out import queue_runner
 from tests.remote import CLOSE, STALL
 from tests.unit.smtp_out.sendingroom import SendingRoom, until
 from tests.unit.smtp_out.test_submission import LETTER
@@ -297,6 +299,54 @@ def test_a_missing_file_is_told_to_the_sender(tmp_path: Path) -> None:
         await room.ask("POST", "/v1/queue/retry")
         await until(lambda: room.lmtp.messages)
         assert b"missing from the queue" in room.lmtp.messages[0].body
+
+    in_room(tmp_path, test)
+
+
+# --- a clock that was wrong, or is set
+
+
+@pytest.mark.parametrize("down", [False, True])
+def test_a_clock_that_is_set_back_freezes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, down: bool) -> None:
+    monkeypatch.setattr(queue_runner, "REFRESH_SECONDS", 0.05)
+
+    async def test(room: SendingRoom) -> None:
+        room.ahead = float(DAY)
+        room.relay.replies = {"CONNECT": [CLOSE, "220 hello"]} if down else {"BODY": ["451 not now", "250 ok"]}
+        message = await one_queued(room)
+        (recipient,) = message["recipients"]
+        assert recipient["state"] == "waiting" and recipient["next"] > time.time() + DAY
+        room.ahead = 0.0
+        await until(lambda: room.events.of("attempt", outcome="accept"))
+        assert await room.queue() == []
+
+    in_room(tmp_path, test)
+
+
+def test_a_clock_that_is_set_forward_gives_nothing_up_before_its_time(tmp_path: Path) -> None:
+    async def test(room: SendingRoom) -> None:
+        room.relay.replies = {"BODY": ["451 not now", "451 not now", "250 ok"]}
+        message = await one_queued(room)
+        room.ahead = float(DAY)
+        await room.ask("POST", "/v1/queue/retry")
+        await until(lambda: len(room.events.of("attempt")) >= 2)
+        assert not room.events.of("bounced", outcome="reject")
+        assert [each["id"] for each in await room.queue() if each["id"] == message["id"]], (
+            "late by a day, and not given up"
+        )
+        room.ahead = 0.0
+        await room.ask("POST", f"/v1/queue/{message['id']}/retry")
+        await until(lambda: room.events.of("attempt", outcome="accept"))
+
+    in_room(tmp_path, test)
+
+
+def test_a_forward_waits_with_smtp_in_while_the_clock_is_not_set(tmp_path: Path) -> None:
+    async def test(room: SendingRoom) -> None:
+        room.ahead = -50.0 * 365 * DAY
+        mail = "MAIL FROM:<SRS0=x=y=far.test=z@home.test>"
+        assert (await forwarded(room, mail, "aunt@far.test"))[-1].startswith("451 4.3.0 the clock is not set yet")
+        assert await room.queue() == []
 
     in_room(tmp_path, test)
 
