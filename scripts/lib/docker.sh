@@ -9,6 +9,9 @@ BASE_IMAGE=debian:trixie-slim
 # The release whose packages hold Compose v2, for machines whose own release has only version 1.
 COMPOSE_RELEASE=trixie
 
+# A second stack is named so for every script alike: a backup or a restore of the first one by mistake is no small thing.
+[[ -z ${MAILSTEAD_PROJECT:-} ]] || export COMPOSE_PROJECT_NAME=$MAILSTEAD_PROJECT
+
 say() { printf '%s\n' "$*"; }
 warn() { printf 'warning: %s\n' "$*" >&2; }
 die() {

@@ -38,6 +38,12 @@ def proc(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_a_second_stack_is_the_same_for_every_script(proc: Path) -> None:
+    """scripts/restore --force, told of the second, once stood before the first."""
+    named = bash('printf %s "$COMPOSE_PROJECT_NAME"', proc, MAILSTEAD_PROJECT="second", COMPOSE_PROJECT_NAME="first")
+    assert named.stdout == "second"
+
+
 @pytest.mark.parametrize(
     ("port", "address", "inode"),
     [
