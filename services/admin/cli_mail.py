@@ -81,6 +81,8 @@ def queue_change(client: Client, out: Output, given: Arguments) -> None:
 
 def trace(client: Client, out: Output, given: Arguments) -> int:
     """trace: exit 1 where nothing is recorded."""
+    if not given.query.strip():
+        raise Usage("of what? an address, a Message-ID, an id out of a reply, or an IP address")
     answer = client.ask("GET", "/trace", query=given.query, limit=given.limit, fresh="true")
     if out.as_json:
         out.answer(answer)

@@ -32,6 +32,7 @@ from services.runtime.values import Settings, WrongSetting
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 FLUSH_SECONDS = 0.5
 FULL_SECONDS = 60.0
+EXIT_WRONG_USAGE = 64  # EX_USAGE
 EXIT_WRONG_SETTING = 78  # EX_CONFIG of sysexits.h: a supervisor's log says at once that the configuration is at fault
 
 Serve = Callable[["Context"], Awaitable[None]]
@@ -91,6 +92,10 @@ def start(room: str, serve: str) -> None:
         module, _, function = serve.partition(":")
         settings = Settings(**received(int(sys.argv[2])))
         sys.exit(run(room, settings, getattr(importlib.import_module(module), function)))
+    if len(sys.argv) > 1:
+        # Whoever types --help wants no second server beside the one that runs.
+        print(f"{room}: takes no arguments; its settings are in the env files (env/*.env)", file=sys.stderr)
+        sys.exit(EXIT_WRONG_USAGE)
     from services.runtime import settings as environment
 
     for line in environment.unknown_in_environment():

@@ -118,9 +118,14 @@ class Submission:
         except InvalidName as error:
             return self._refuse("rcpt", session, envelope, replies.bad_recipient(str(error)), str(error),
                                 recipient=path.address)  # fmt: skip
-        if "." not in address.rpartition("@")[2] and not path.domain.startswith("["):
+        domain = address.rpartition("@")[2]
+        if "." not in domain and not domain.startswith("["):
             reply = Reply(550, "5.1.2", f"<{address}>: the domain is incomplete")
             return self._refuse("rcpt", session, envelope, reply, "a domain without a dot", recipient=address)
+        if domain.rpartition(".")[2].isdigit():
+            # RFC 5321 §4.1.3: an address literal has brackets; a name that ends in a number is in no DNS.
+            reply = Reply(550, "5.1.2", f"<{address}>: an IP address stands in brackets, such as user@[192.0.2.1]")
+            return self._refuse("rcpt", session, envelope, reply, "an IP address without brackets", recipient=address)
         try:
             found = resolve(address, self._sending.directory)
         except DirectoryUnavailable as error:

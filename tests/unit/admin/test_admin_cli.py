@@ -156,6 +156,8 @@ def test_trace(run, admin_room):
     found = json.loads(run("--json", "trace", "zed@example.test"))
     assert [event["kind"] for event in found["events"]] == ["rcpt"]
     assert "nothing is recorded of nobody" in run("trace", "nobody@example.test", status=1)
+    for nothing in ("", "  "):
+        assert "of what?" in run("trace", nothing, status=2)
     assert json.loads(run("trace", "nobody@example.test", "--json", status=1))["events"] == []
 
 

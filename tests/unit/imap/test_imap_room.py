@@ -17,6 +17,7 @@ from services.directory.changes import Directories
 from services.directory.database import Database
 from services.directory.passwords import hash_password
 from services.directory.publish import Publisher
+from services.imap import wire
 from services.imap.room import serve
 from services.runtime import secrets
 from services.runtime.health import Health
@@ -24,7 +25,7 @@ from services.runtime.internal_http import Client, PeerRefused
 from services.runtime.process import Context
 from services.runtime.values import Settings
 from tests.certificates import issue
-from tests.unit.imap.imap_world import Record, letters, until
+from tests.unit.imap.imap_world import Record, client_tls, letters, until
 
 PASSWORD = "correct horse battery"
 ANNA = "anna@home.test"
@@ -33,8 +34,8 @@ ANNA = "anna@home.test"
 class Room:
     """One running room with its directory published."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, grace_seconds: int) -> None:
+        self.folder, self.grace_seconds = folder, grace_seconds
         self.record = Record()
         self.context: Context = None  # type: ignore[assignment]
 
@@ -58,7 +59,7 @@ class Room:
             mail_domain="home.test", mail_dir=str(self.folder / "mail"), state_dir=str(self.folder / "state"),
             room_dir=str(self.folder / "room"), auth_dir=str(self.folder / "auth"),
             certs_dir=str(self.folder / "certs"), secrets_dir=str(self.folder / "secrets"), http_listen=at,
-            imaps_listen=at, imap_listen=at, admin_url="http://127.0.0.1:9", grace_seconds=1, log_level="error",
+            imaps_listen=at, imap_listen=at, admin_url="http://127.0.0.1:9", grace_seconds=self.grace_seconds, log_level="error",
             disk_reserve_bytes=0,
         )  # fmt: skip
         known = secrets.Secrets(settings.secrets_dir)
@@ -86,8 +87,8 @@ class Room:
 
 
 @contextlib.asynccontextmanager
-async def room(folder: Path) -> AsyncIterator[Room]:
-    async with Room(folder) as running:
+async def room(folder: Path, *, grace_seconds: int = 1) -> AsyncIterator[Room]:
+    async with Room(folder, grace_seconds) as running:
         yield running
 
 
@@ -229,3 +230,50 @@ def test_mbsync_syncs_both_ways(tmp_path: Path) -> None:
             assert running.record.of("bug") == []
 
     asyncio.run(work())
+
+
+@pytest.mark.parametrize("tls", [True, False])
+def test_a_client_that_stays_after_bye_does_not_hold_up_the_stop(
+    tmp_path: Path, tls: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wire, "GOODBYE_SECONDS", 0.05)
+    monkeypatch.setattr(wire, "LINGER_SECONDS", 3600.0)
+
+    async def story() -> None:
+        async with room(tmp_path, grace_seconds=3600) as running:
+            reader, writer = await asyncio.open_connection(
+                "127.0.0.1", running.port("imaps" if tls else "imap"), ssl=client_tls() if tls else None
+            )
+            assert (await reader.readline()).startswith(b"* OK")
+            # No close from here: over TLS the server waits for our close_notify, over TCP for nothing.
+            writer.transport.pause_reading()  # type: ignore[attr-defined]
+            running.context.stop.set()
+            await asyncio.wait_for(running.serving, 20)
+            writer.transport.resume_reading()  # type: ignore[attr-defined]
+            assert (await reader.readline()).startswith(b"* BYE [UNAVAILABLE] the server is going down")
+            writer.transport.abort()
+
+    asyncio.run(story())
+
+
+def test_an_append_in_flight_is_kept_and_answered_before_the_end(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with room(tmp_path, grace_seconds=20) as running:
+            reader, writer = await asyncio.open_connection("127.0.0.1", running.port("imaps"), ssl=client_tls())
+            await reader.readline()
+            writer.write(f'a LOGIN anna "{PASSWORD}"\r\n'.encode())
+            await reader.readline()
+            message = b"Subject: kept\r\n\r\n" + b"x" * 100_000 + b"\r\n"
+            writer.write(b"b APPEND INBOX {%d}\r\n" % len(message))
+            assert (await reader.readline()).startswith(b"+")
+            writer.write(message + b"\r\n")
+            running.context.stop.set()
+            lines = (await asyncio.wait_for(reader.read(), 20)).split(b"\r\n")
+            writer.close()
+            kept = [
+                path for path in running.maildir().rglob("*") if path.is_file() and b"kept" in path.read_bytes()[:40]
+            ]
+            assert any(line.startswith(b"* BYE") for line in lines), lines
+            assert bool(kept) == any(line.startswith(b"b OK") for line in lines), "what was acknowledged is there"
+
+    asyncio.run(asyncio.wait_for(story(), 40))

@@ -138,3 +138,15 @@ def test_a_taken_port_is_one_line_also_out_of_a_group_of_tasks() -> None:
     context = SimpleNamespace(health=Health("smtp-in"), log=lambda level, text: log.append(text), events=events)
     assert given_up(context, taken) == 1  # type: ignore[arg-type]
     assert log == ["cannot start: [Errno 98] cannot listen on :25: Address already in use"] * 2
+
+
+@pytest.mark.parametrize("room", ["admin", "smtp_in", "smtp_out", "imap", "dkim", "acme", "updater"])
+def test_an_argument_starts_no_second_server(room: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", f"services.{room}", "--help"], cwd=ROOT, capture_output=True, text=True, timeout=30,
+        env={"PATH": os.environ["PATH"]}, check=False,
+    )  # fmt: skip
+    assert done.returncode == 64 and not done.stdout
+    assert (
+        done.stderr == f"{room.replace('_', '-')}: takes no arguments; its settings are in the env files (env/*.env)\n"
+    )

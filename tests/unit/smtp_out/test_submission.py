@@ -130,6 +130,8 @@ REFUSED = [
     ("", "bob@far.test", LETTER, "550 5.7.1"),
     ("anna@home.test", "nobody@home.test", LETTER, "550 5.1.1"),
     ("anna@home.test", "bob@localhost", LETTER, "550 5.1.2"),
+    ("anna@home.test", "bob@127.0.0.1", LETTER, "550 5.1.2"),
+    ("anna@127.0.0.1", "bob@far.test", LETTER, "550 5.7.1"),
     ("anna@home.test", "bob@far.test", LETTER.replace(b"anna@", b"ben@"), "550 5.7.1"),
     ("anna@home.test", "bob@far.test", b"From: ben@home.test\r\n" + LETTER, "550 5.7.1"),
     ("anna@home.test", "bob@far.test", b"Sender: ben@home.test\r\n" + LETTER, "550 5.7.1"),
