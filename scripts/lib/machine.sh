@@ -2,6 +2,7 @@
 # What scripts/up asks of the machine before it starts anything: ports, routes, memory, disk. Sourced after docker.sh.
 # Reads /proc alone: a small system may have neither ss nor ip.
 PROC=/proc # tests give a folder with tables of their own
+BOOT=      # and one before /boot
 
 # setting NAME DEFAULT [FILE]: a variable of env/ports.env, or FILE; the caller's environment goes before, as in Compose.
 setting() {
@@ -148,6 +149,15 @@ choose_subnet() {
     die "no free network was found: set MAILSTEAD_SUBNET in env/ports.env"
 }
 
+# kernel_line: where this machine's kernel gets its command line from.
+kernel_line() {
+    local file
+    for file in /boot/firmware/cmdline.txt /boot/cmdline.txt; do
+        [[ ! -e $BOOT$file ]] || { printf '%s' "$file" && return; }
+    done
+    printf 'GRUB_CMDLINE_LINUX of /etc/default/grub'
+}
+
 # enough_room: refuses a machine on which the stack cannot work, warns of one on which it is tight.
 enough_room() {
     case $(uname -m) in
@@ -159,5 +169,8 @@ enough_room() {
     ((memory >= 300)) || warn "only $memory MiB of memory are free; the stack needs about 250"
     disk=$(($(df -Pk "$(docker info --format '{{.DockerRootDir}}' 2>/dev/null || echo /)" 2>/dev/null | awk 'NR==2 {print $4}') / 1024))
     ((disk >= 600)) || die "only $disk MiB are free on the disk with Docker's data: images and build need 600"
+    # Raspberry Pi OS leaves the memory controller out; Docker then passes over mem_limit, and all else works.
+    [[ $(docker info --format '{{.MemoryLimit}}' 2>/dev/null) != false ]] ||
+        warn "this kernel limits no container's memory (mem_limit is ignored): add 'cgroup_enable=memory cgroup_memory=1' to the line in $(kernel_line) and reboot"
     ((disk >= 2000)) || warn "only $disk MiB are free on the disk with Docker's data: mail needs room too"
 }

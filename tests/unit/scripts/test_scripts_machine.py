@@ -193,3 +193,33 @@ def test_the_sum_of_the_source_knows_names_contents_and_modes_but_no_cache(proc:
 def test_the_pages_address_has_tls_beyond_loopback(proc: Path, bind: str, page: str) -> None:
     told = bash(f"first_address() {{ echo 192.0.2.7; }}; page_address '{bind}' 8080", proc)
     assert told.stdout == page, told.stderr
+
+
+ROOMY = (
+    "df() { printf 'head\\n/dev/x 9000000 1 9000000 1%% /\\n'; }; docker() { [[ $* == *MemoryLimit* ]] && echo LIMIT || echo /; }; "
+    "BOOT=$PWD; enough_room"
+)
+
+
+@pytest.mark.parametrize(
+    ("limit", "boot", "told"),
+    [
+        ("true", "/boot/firmware/cmdline.txt", ""),
+        ("false", "/boot/firmware/cmdline.txt", "/boot/firmware/cmdline.txt"),
+        ("false", "/boot/cmdline.txt", "/boot/cmdline.txt"),
+        ("false", "", "/etc/default/grub"),
+    ],
+)
+def test_a_kernel_without_memory_limits_is_said_in_a_line_and_no_obstacle(
+    proc: Path, limit: str, boot: str, told: str
+) -> None:
+    (proc / "meminfo").write_text("MemAvailable:  900000 kB\n")
+    if boot:
+        (proc / boot[1:]).parent.mkdir(parents=True)
+        (proc / boot[1:]).write_text("console=tty1\n")
+    done = bash(ROOMY.replace("LIMIT", limit), proc)
+    assert done.returncode == 0, done.stderr
+    assert [line for line in done.stderr.splitlines() if "cgroup_enable=memory cgroup_memory=1" in line] == (
+        [done.stderr.strip()] if told else []
+    )
+    assert told in done.stderr
