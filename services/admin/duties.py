@@ -19,7 +19,7 @@ from services.directory.publish import PublicationFailed
 from services.runtime.process import Context
 
 RETRY_FIRST, RETRY_MOST = 1.0, 60.0
-SWEEP_SECONDS = 3600.0
+SWEEP_SECONDS = 60.0  # hashes that were replaced lie about no longer
 PURGED_SECONDS = 24 * 3600.0
 
 # A duty that is not done yet, in the owner's words.

@@ -4,7 +4,7 @@
     auth/<generation>.sqlite      the same and the password hashes      imap, smtp-out
 
 A file is written under a temporary name, fsynced, renamed, its folder fsynced; then the link is swapped by rename. A
-crash at any point leaves the old link on a whole file, or the new one. Old generations are removed a minute after
+crash at any point leaves the old link on a whole file, or the new one. Old generations are removed soon after
 they were replaced: a reader that has read the link still finds its file, and one that has it open keeps it anyway.
 
 Generation numbers are milliseconds since 1970, made to grow: a directory.db restored from a backup must not publish
@@ -19,6 +19,7 @@ import contextlib
 import itertools
 import os
 import sqlite3
+import stat
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from dataclasses import dataclass
 from services.directory.lookup import LINK, SNAPSHOT_FORMAT
 from services.directory.models import Account, Alias, Domain
 
-KEEP_SECONDS = 60.0  # readers look at the link each second; a suspended machine may need longer than that
+KEEP_SECONDS = 10.0  # readers look at the link each second, and again when its file is gone; old hashes go soon
 SUFFIX = ".sqlite"
 
 _TABLES = """
@@ -99,7 +100,7 @@ class Publisher:
             _remove(os.path.join(folder, f"{generation:013d}{SUFFIX}"))
 
     def sweep(self) -> None:
-        """Remove generations that were replaced more than a minute ago, and what a crash left half written."""
+        """Remove generations that were replaced some seconds ago, and what a crash left half written."""
         now = self._clock()
         for folder in (self._routing, self._auth):
             linked = _linked(folder)
@@ -122,8 +123,9 @@ def _write(folder: str, contents: Contents, with_hashes: bool) -> str:
     partial = f"{path}.partial"
     _remove(partial)
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    # Readers have uids of their own. Who may read is decided by the mounts: only rooms with log-ins mount the hashes.
-    os.fchmod(descriptor, 0o644)
+    # Readers have uids of their own. Who may read is decided by the mounts, and by who may enter the folder: only rooms
+    # with log-ins mount the hashes, and only the group that they have in common may enter there.
+    os.fchmod(descriptor, 0o644 if os.stat(folder).st_mode & stat.S_IXOTH else 0o640)
     os.close(descriptor)
     try:
         connection = sqlite3.connect(partial, isolation_level=None)

@@ -21,11 +21,12 @@ ROOM_UIDS = {
 }
 MAIL_UID = MAIL_GID = 5000  # docker-mailserver's, so that its mail can be mounted as it is
 TLS_GID = 5002
+AUTH_GID = 5003  # who may read the snapshot with password hashes
 ROOMS = ("smtp-in", "smtp-out", "imap", "dkim", "acme", "admin", "updater", "docker-filter")
 # It keeps nothing but its record.
 WITHOUT_FOLDER = frozenset({"docker-filter"})
 # A stack's own numbers: mail that belonged to one of these would be open to the wrong room.
-RESERVED_UIDS = frozenset(ROOM_UIDS.values()) | {TLS_GID}
+RESERVED_UIDS = frozenset(ROOM_UIDS.values()) | {TLS_GID, AUTH_GID}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +56,10 @@ def places(mail_uid: int = MAIL_UID, mail_gid: int = MAIL_GID) -> tuple[Place, .
         Place("imap-state", f"{here}/imap", mail_uid, mail_gid, 0o700),
         Place("spool", "/var/spool/mailstead", ROOM_UIDS["smtp-out"], ROOM_UIDS["smtp-out"], 0o700),
         Place("admin", f"{here}/admin", admin, admin, 0o700),
-        # Who may read a snapshot is decided by who mounts it: its readers have no group in common.
+        # Without secrets: who may read it is decided by who mounts it, its readers have no group in common.
         Place("routing", f"{here}/routing", admin, admin, 0o755),
-        Place("auth", f"{here}/auth", admin, admin, 0o755),
+        # setgid: the generations that admin publishes are the group's to read, and nobody else's.
+        Place("auth", f"{here}/auth", admin, AUTH_GID, 0o2750),
         Place("certs", f"{here}/certs", ROOM_UIDS["acme"], TLS_GID, 0o2750),
         Place("dkim", f"{here}/dkim", ROOM_UIDS["dkim"], ROOM_UIDS["dkim"], 0o700),
         Place("unbound", "/var/lib/unbound", ROOM_UIDS["unbound"], ROOM_UIDS["unbound"], 0o700),

@@ -82,8 +82,8 @@ ENV = {
 }
 GROUPS = {
     "smtp-in": {5000, 5002},
-    "smtp-out": {5002},
-    "imap": {5002},
+    "smtp-out": {5002, 5003},
+    "imap": {5002, 5003},
     "acme": {5002},
     "admin": {5002},
 }
@@ -232,6 +232,8 @@ def test_only_an_edge_leads_out(name: str) -> None:
     network = FILE["networks"][name]
     if not name.startswith("edge_"):
         assert network["internal"] is True
+        inhibited = network["driver_opts"]["com.docker.network.bridge.inhibit_ipv4"]
+        assert inhibited == "true", "the host's own ports are not reached from there"
         return
     assert "internal" not in network, "Docker publishes no port from an internal network"
     closed = network.get("driver_opts", {}).get("com.docker.network.bridge.enable_ip_masquerade") == "false"

@@ -113,6 +113,13 @@ def test_nobody_else_leaves_its_networks_or_gains_anything() -> None:
             assert set(service) <= {"networks", "extra_hosts", "environment"}
 
 
+def test_where_a_listener_meets_its_neighbours_the_host_has_an_address() -> None:
+    met = {name for name in BASE["networks"] if set(name.split("_")) & set(LISTENERS) and not name.startswith("edge_")}
+    assert set(HOST["networks"]) == met
+    for network in HOST["networks"].values():
+        assert network == {"driver_opts": {"com.docker.network.bridge.inhibit_ipv4": "false"}}
+
+
 @pytest.mark.parametrize("name", LISTENERS)
 def test_it_listens_for_the_world_and_at_the_gateway_of_each_neighbour(name: str) -> None:
     environment = HOST["services"][name]["environment"]

@@ -180,7 +180,7 @@ def test_a_room_keeps_one_capability_and_its_own_user(hosted: Stack, room: str) 
     )
     uid = {"smtp-in": "10001", "smtp-out": "10002", "imap": "5000"}[room]
     assert status["Uid"].split() == [uid] * 4 and status["Gid"].split() == [uid] * 4
-    assert status["Groups"].split() == (["5000", "5002"] if room == "smtp-in" else ["5002"])
+    assert status["Groups"].split() == (["5000", "5002"] if room == "smtp-in" else ["5002", "5003"])
     bind_service = f"{1 << 10:016x}"
     assert {status[name] for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")} == {bind_service}
     assert status["NoNewPrivs"] == "1"

@@ -103,14 +103,21 @@ def test_files_are_for_every_room_whatever_the_umask(publisher, folders):
     assert (folders / "routing" / "current").stat().st_mode & 0o777 == 0o644
 
 
-def test_old_generations_go_after_a_minute(publisher, folders, clock):
+def test_files_in_a_folder_that_others_may_not_enter_are_the_groups(publisher, folders):
+    (folders / "auth").chmod(0o2750)
+    put(publisher, 1)
+    assert (folders / "auth" / "current").stat().st_mode & 0o777 == 0o640
+    assert (folders / "routing" / "current").stat().st_mode & 0o777 == 0o644
+
+
+def test_old_generations_go_soon(publisher, folders, clock):
     for generation in (1, 2, 3):
         put(publisher, generation)
         os.utime(folders / "auth" / f"{generation:013d}.sqlite", (clock.now, clock.now))
         os.utime(folders / "routing" / f"{generation:013d}.sqlite", (clock.now, clock.now))
     publisher.sweep()
     assert len(list((folders / "auth").glob("*.sqlite"))) == 3
-    clock.now += 61
+    clock.now += 11
     publisher.sweep()
     assert [path.name for path in (folders / "auth").glob("*.sqlite")] == ["0000000000003.sqlite"]
     assert publisher.published() == 3
