@@ -260,18 +260,6 @@ class Operations:
         self._record(actor, f"ban on {key} lifted", key=key)
         return problems
 
-    # --- updates: the updater's -------------------------------------------------------------------------------------
-
-    async def run_update(self, actor: Actor) -> None:
-        """Have what is newer put in place now."""
-        await self._peers.ask("updater", "POST", "/v1/run", {"dry": False, "local": False, "services": None})
-        self._record(actor, "update started")
-
-    async def roll_back_update(self, actor: Actor) -> None:
-        """Have the images from before the last update started again."""
-        await self._peers.ask("updater", "POST", "/v1/rollback", {})
-        self._record(actor, "rollback of the last update started")
-
     # --- within ----------------------------------------------------------------------------------------------------
 
     async def _change(self, verb: Callable[[], T]) -> T:

@@ -13,10 +13,12 @@ from services.admin.parts import Parts
 from services.admin.peers import PeerAway, PeerSaid
 from services.admin.phrases import say
 from services.admin.text import _
+from services.admin.updates import PlannedStep
 from services.admin.web.pages import SURE, Form, Pages, notify
 
 CHANGES_SHOWN = 100
 HISTORY_SHOWN = 20
+NEWER = ("newer", "pulled")  # states of an image that an update would replace
 
 
 def add_to(app: FastAPI, pages: Pages, parts: Parts) -> None:
@@ -36,27 +38,29 @@ class ServerViews:
 
     # --- updates ---------------------------------------------------------------------------------------------------
 
-    async def updates(self, request: Request, actor: Actor, plan: list[Any] | None = None) -> Response:
+    async def updates(self, request: Request, actor: Actor, plan: list[PlannedStep] | None = None) -> Response:
         """GET /updates."""
-        report, history = await self._ask("/v1/report"), await self._ask("/v1/history")
-        images = [image for image in report.get("images", ()) if isinstance(image, dict)]
-        newer = sum(image.get("state") == "newer" for image in images)
+        report, history, problem = None, [], ""
+        try:
+            report, history = await self._parts.updates.status(), await self._parts.updates.history()
+        except (PeerAway, PeerSaid) as error:
+            problem = str(error)
         return self._pages.render(
-            request, "updates.html", actor, report=report, newer=newer, plan=plan,
-            history=list(history.get("updates", ()))[:HISTORY_SHOWN], title=_("Updates"),
+            request, "updates.html", actor, report=report, problem=problem, plan=plan,
+            newer=sum(image.state in NEWER for image in report.images) if report else 0,
+            history=history[:HISTORY_SHOWN], title=_("Updates"),
         )  # fmt: skip
 
     async def change_updates(self, request: Request, actor: Actor, form: Form) -> str | Response:
         """POST /updates."""
         action = form.get("action", "")
         if action == "check":
-            await self._parts.peers.ask("updater", "POST", "/v1/check")
+            await self._parts.updates.check(actor)
             notify(actor.session, "done", _("The images are being compared; this page shows it in a minute."))
         elif action == "dry":
-            answer = await self._parts.peers.ask("updater", "POST", "/v1/run", {"dry": True})
-            return await self.updates(request, actor, plan=list(answer.get("plan", ())))
+            return await self.updates(request, actor, plan=await self._parts.updates.plan())
         elif action == "run":
-            await self._operations.run_update(actor)
+            await self._parts.updates.run(actor)
             notify(actor.session, "done", _("The update has begun. Mail waits outside for a few seconds meanwhile."))
         elif action == "rollback":
             if SURE not in form:
@@ -65,20 +69,11 @@ class ServerViews:
                     text=_("The images from before it are started again. Mail and the queue stay as they are."),
                     button=_("Go back"),
                 )  # fmt: skip
-            await self._operations.roll_back_update(actor)
+            await self._parts.updates.rollback(actor)
             notify(actor.session, "done", _("The images from before the last update are being started."))
         else:
             notify(actor.session, "error", _("Nothing was chosen."))
         return "/updates"
-
-    async def _ask(self, path: str) -> dict[str, Any]:
-        try:
-            answer = await self._parts.peers.ask("updater", "GET", path)
-        except PeerAway as error:
-            return {"error": str(error)}
-        except PeerSaid as error:  # an updater of before this page knows no history
-            return {} if error.status == 404 else {"error": str(error)}
-        return answer if isinstance(answer, dict) else {}
 
     # --- bans ------------------------------------------------------------------------------------------------------
 

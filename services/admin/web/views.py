@@ -155,7 +155,7 @@ class Views:
             return RedirectResponse("/me", 303)
         overview = await self._parts.overview.now()
         images = overview["updates"].get("images", [])
-        newer = sum(image.get("state") == "newer" for image in images if isinstance(image, dict))
+        newer = sum(image.get("state") in server_views.NEWER for image in images if isinstance(image, dict))
         steps = _next_steps(await self._operations.domains(), overview["accounts"])
         return self._pages.render(
             request, "home.html", actor, overview=overview, newer=newer, steps=steps, title=_("Home")

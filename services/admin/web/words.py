@@ -45,7 +45,8 @@ STATES = {
     "running": mark("running"), "exited": mark("stopped"), "restarting": mark("restarting"), "created": mark("created"),
     "paused": mark("paused"), "healthy": mark("healthy"), "unhealthy": mark("unhealthy"),
     # of an image against its registry
-    "same": mark("up to date"), "newer": mark("a newer one is there"), "unknown": mark("not known"),
+    "current": mark("up to date"), "newer": mark("a newer one is there"), "unknown": mark("not known"),
+    "pulled": mark("a newer one is on this machine"),
     "local": mark("built here"),
     # of an update, its steps and its plan
     "committed": mark("done"), "rolled-back": mark("rolled back"), "nothing": mark("nothing to do"),
@@ -71,12 +72,13 @@ KINDS = {
 # What is done in an update, as its plan and its journal say it.
 STEPS = {
     "check": mark("look"), "pull": mark("download"), "snapshot": mark("keep a copy of the accounts"),
-    "hold": mark("let mail wait outside"), "create": mark("make the new containers"), "stop": mark("stop"),
-    "start": mark("start"), "replace": mark("replace"), "health": mark("wait until all is healthy"),
-    "gate": mark("send a letter through"), "mail": mark("send a letter through"), "commit": mark("keep it"),
-    "rollback": mark("go back"), "roll-back": mark("go back"), "release": mark("let mail in again"),
-    "cleanup": mark("clear away"), "keep": mark("leave as it is"), "skip": mark("leave as it is"),
-    "update": mark("replace"), "wait": mark("wait until it is older"),
+    "hold": mark("let mail wait outside"), "create": mark("make the new containers"), "replace": mark("replace"),
+    "health": mark("wait until all is healthy"), "gate": mark("send letters through"), "commit": mark("it stays"),
+    "release": mark("let mail in again"),
+    "settle": mark("clear away"), "remove": mark("remove the old containers"), "clean": mark("clear away"),
+    "keep": mark("keep the old images"), "unknown": mark("not known"), "rooms": mark("all rooms answer"),
+    "account": mark("an account to try with"), "receive": mark("a letter in"), "send": mark("a letter out"),
+    "read": mark("both read"),
 }  # fmt: skip
 
 # Fields of events.
@@ -112,8 +114,15 @@ def kind_word(kind: str) -> str:
 
 
 def step_word(step: str) -> str:
-    """A step of an update."""
-    return _(STEPS[step]) if step in STEPS else str(step)
+    """A step of an update; `undo STEP` where it was taken back."""
+    if step.startswith("undo "):
+        return _("taken back: {step}").format(step=step_word(step[5:]))
+    return _(STEPS[step]) if step in STEPS else step
+
+
+def action_word(action: str) -> str:
+    """What a plan does with a service."""
+    return {"replace": _("replace"), "keep": _("leave as it is")}.get(action, _("not known"))
 
 
 def field_word(name: str) -> str:

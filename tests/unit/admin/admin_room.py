@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from services.admin import access, duties, internal, room, tail
+from services.admin.parts import Parts
 from services.admin.peers import ROOMS, PeerAway, PeerSaid, RoomHealth
 from services.policy.throttle import Rules
 from services.runtime import secrets
@@ -48,6 +49,9 @@ QUEUED = {
 }  # fmt: skip
 
 
+PARTS: dict[int, Parts] = {}  # of the rooms that run, by their context
+
+
 class FakePeers:
     """Takes the place of `Peers`: `answers` by (room, method, path), `away` rooms, all questions in `asked`."""
 
@@ -74,7 +78,7 @@ class FakePeers:
             ("acme", "GET", "/v1/status"): {"mode": "self-signed", "not_after": 4_000_000_000, "problem": ""},
             ("updater", "GET", "/v1/report"): {
                 "checked": 1_700_000_000, "error": "",
-                "images": [{"service": "mailstead", "image": "x/mailstead:1", "state": "same", "error": ""}],
+                "images": [{"service": "mailstead", "image": "x/mailstead:1", "state": "current", "error": ""}],
                 "containers": [{"service": "unbound", "state": "running", "health": "healthy", "started": "Up 3 hours"}],
             },
         }  # fmt: skip
@@ -149,6 +153,11 @@ class AdminRoom:
         self.events.close()
 
     @property
+    def parts(self) -> Parts:
+        """The parts that the page and the API were given."""
+        return PARTS[id(self.context)]
+
+    @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.context.ports['admin']}"
 
@@ -178,6 +187,13 @@ def log_in(client: httpx.Client, name: str = ADMIN, password: str = PASSWORD, **
 
 def patch(monkeypatch: pytest.MonkeyPatch, peers: FakePeers) -> None:
     """Fake rooms, and waits of milliseconds where real ones are seconds."""
+    serve_page = room.serve_page
+
+    async def seen(context: Context, parts: Parts, *more: Any) -> None:
+        PARTS[id(context)] = parts
+        await serve_page(context, parts, *more)
+
+    monkeypatch.setattr(room, "serve_page", seen)
     monkeypatch.setattr(room, "Peers", lambda context: peers)
     monkeypatch.setattr(access, "Rules", functools.partial(Rules, first_delay=0.001, longest_delay=0.002))
     monkeypatch.setattr(tail, "FRESH_SECONDS", 0.0)
