@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
+import sys
 import time
 from collections.abc import Callable
 
@@ -51,6 +52,7 @@ class ServerCertificates:
     def __init__(self, folder: str, *, clock: Callable[[], float] = time.monotonic) -> None:
         """`folder` is the certs volume; nothing is read before `load`. `clock` counts the age of the tickets' key."""
         self._folder, self._clock = folder, clock
+        _pass_over_odd_names()
         self._loaded = ""
         self._serving = _server_context()
         self._outer = self._fresh()
@@ -123,6 +125,24 @@ class ServerCertificates:
                 self.load()
             except (OSError, ssl.SSLError):
                 continue
+
+
+def _pass_over_odd_names() -> None:
+    """Keep a ClientHello whose server name is not ASCII off the log, where anybody could print tracebacks with it.
+
+    Python decodes the name before it asks us, refuses the handshake (which the door records) and prints; the name is
+    the object that it prints of.
+    """
+    before = sys.unraisablehook
+    if getattr(before, "passes_over_odd_names", False):
+        return
+
+    def hook(what: sys.UnraisableHookArgs) -> None:
+        if not (isinstance(what.exc_value, UnicodeDecodeError) and isinstance(what.object, bytes)):
+            before(what)
+
+    hook.passes_over_odd_names = True  # type: ignore[attr-defined]
+    sys.unraisablehook = hook
 
 
 def _keep(connection: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
