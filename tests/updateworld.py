@@ -275,7 +275,7 @@ class FakeEngine:
             box.running, box.status, box.exit_code = False, "exited", 1
         self.world.point()
 
-    def stop(self, identity: str) -> None:
+    def stop(self, identity: str, seconds: int | None = None) -> None:
         box = self._box(identity)
         self.world.call("stop", box.name)
         box.running, box.status = False, "exited"

@@ -116,10 +116,10 @@ class DockerHost:
         with _asking(f"start {identity}"):
             self._client.start(identity)
 
-    def stop(self, identity: str) -> None:
+    def stop(self, identity: str, seconds: int | None = None) -> None:
         """See `engine.Engine`."""
         with _asking(f"stop {identity}"):
-            self._client.stop(identity)
+            self._client.stop(identity, timeout=seconds)
 
     def remove(self, identity: str) -> None:
         """See `engine.Engine`."""

@@ -131,8 +131,8 @@ class Engine(Protocol):
     def start(self, identity: str) -> None:
         """Start it; nothing happens where it runs."""
 
-    def stop(self, identity: str) -> None:
-        """Stop it with its own grace; nothing happens where it does not run."""
+    def stop(self, identity: str, seconds: int | None = None) -> None:
+        """Stop it, with its own grace or `seconds` (at least 5); nothing happens where it does not run."""
 
     def remove(self, identity: str) -> None:
         """Remove a stopped container; nothing happens where it is gone."""

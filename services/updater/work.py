@@ -32,6 +32,7 @@ from services.updater.steps import Replacement, Run
 LEASE_SECONDS = 120  # a hold ends by itself when nobody renews it: a dead updater leaves nobody closed
 RENEW_SECONDS = 30.0
 PULL_SECONDS = 1800.0  # one image over a slow line; the old ones serve meanwhile
+FAILED_SECONDS = 5  # a successor that is taken back gets this long to stop: it was closed, nobody was in the middle
 POLL_SECONDS = 0.25  # health is asked this often: each asking starts a short program in the container
 
 T = TypeVar("T")
@@ -187,7 +188,7 @@ class Work:
         run = self.run
         for made in successors_in(await self._standings(), run).values():
             if made.running:
-                await self._tools.aside(self._engine.stop, made.id)
+                await self._tools.aside(self._engine.stop, made.id, FAILED_SECONDS)
             await self._tools.aside(self._engine.remove, made.id)
         lost = []
         for each in run.replacements:
@@ -230,15 +231,15 @@ class Work:
         made = successors_in(standings, run)
         if missing := [each.service for each in run.replacements if each.service not in made]:
             raise Moved(f"the successor of {missing[0]} is gone: somebody else changed the stack")
-        self._deadline = self._clocks.steady() + self._tools.health_seconds
         first, *later = steps.waves(run.replacements)
         for wave in reversed(later):
-            await together(self._tools.aside(self._engine.stop, each.container) for each in wave)
-        await together(self._exchange(each, made[each.service]) for each in first)
+            await gathered(self._tools.aside(self._engine.stop, each.container) for each in wave)
+        await gathered(self._exchange(each, made[each.service]) for each in first)
         for wave in later:
             needed = {name for each in wave for name, need in each.needs.items() if need == "service_healthy"}
+            self._deadline = self._clocks.steady() + self._tools.health_seconds
             await self._until_healthy([made[name] for name in sorted(needed)])
-            await together(self._tools.aside(self._engine.start, made[each.service].id) for each in wave)
+            await gathered(self._tools.aside(self._engine.start, made[each.service].id) for each in wave)
         return ""
 
     async def _exchange(self, replacement: Replacement, successor: Standing) -> None:
@@ -249,10 +250,10 @@ class Work:
         run = self.run
         standings = await self._standings()
         made = successors_in(standings, run)
-        await together(self._tools.aside(self._engine.stop, each.id) for each in made.values() if each.running)
+        await gathered(self._tools.aside(self._engine.stop, each.id) for each in made.values() if each.running)
         taken = {each.service for each in strangers_in(standings, run)}
         there = {each.id for each in standings}
-        await together(
+        await gathered(
             self._tools.aside(self._engine.start, each.container)
             for each in run.replacements
             if each.container in there and each.service not in taken
@@ -260,6 +261,7 @@ class Work:
         return f"left to whoever replaced them meanwhile: {', '.join(sorted(taken))}" if taken else ""
 
     async def _health(self) -> str:
+        self._deadline = self._clocks.steady() + self._tools.health_seconds
         made = successors_in(await self._standings(), self.run)
         await self._until_healthy([made[each.service] for each in self.run.replacements if each.service in made])
         return ""
@@ -292,22 +294,25 @@ class Work:
     async def _until_healthy(self, containers: Sequence[Standing]) -> None:
         """Until each says that it is well. Raises Failed at the deadline, and as soon as one has ended."""
         waiting = {each.id: each.service for each in containers}
-        words: dict[str, str] = {}
         while waiting:
-            for identity, service in list(waiting.items()):
-                standing = await self._tools.aside(self._engine.container, identity)
-                if standing is None:
-                    raise Moved(f"the new container of {service} is gone: somebody else changed the stack")
-                require_well(standing)
-                words[service] = await self._tools.aside(self._engine.healthy, identity)
-                if not words[service]:
-                    del waiting[identity]
+            asked = list(waiting)
+            answers = await gathered(self._illness(identity, waiting[identity]) for identity in asked)
+            ill = {identity: words for identity, words in zip(asked, answers, strict=True) if words}
+            waiting = {identity: waiting[identity] for identity in ill}
             if waiting and self._clocks.steady() >= self._deadline:
-                service = next(iter(waiting.values()))
+                identity, service = next(iter(waiting.items()))
                 seconds = self._tools.health_seconds
-                raise Failed(f"{service} is not healthy after {seconds:.0f} seconds: {words[service]}")
+                raise Failed(f"{service} is not healthy after {seconds:.0f} seconds: {ill[identity]}")
             if waiting:
                 await self._clocks.sleep(POLL_SECONDS)
+
+    async def _illness(self, identity: str, service: str) -> str:
+        """What a container's own check says against it, "" when it is well. Raises Failed when it has ended."""
+        standing = await self._tools.aside(self._engine.container, identity)
+        if standing is None:
+            raise Moved(f"the new container of {service} is gone: somebody else changed the stack")
+        require_well(standing)
+        return await self._tools.aside(self._engine.healthy, identity)
 
     # --- after the commit -------------------------------------------------------------------------------------------
     async def _release(self) -> str:
@@ -376,9 +381,10 @@ def _one_per_image(replacements: Iterable[Replacement]) -> list[Replacement]:
     return list(found.values())
 
 
-async def together(calls: Iterable[Awaitable[object]]) -> None:
+async def gathered(calls: Iterable[Awaitable[T]]) -> list[T]:
     """All at once, all to their end; then the first error is raised."""
     results = await asyncio.gather(*calls, return_exceptions=True)
     for result in results:
         if isinstance(result, BaseException):
             raise result
+    return [result for result in results if not isinstance(result, BaseException)]
