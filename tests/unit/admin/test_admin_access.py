@@ -151,6 +151,15 @@ def sessions(tmp_path):
     return Clocked(str(tmp_path / "sessions.json"), clock=lambda: now[0])
 
 
+@pytest.mark.parametrize(("step", "lives"), [(-30.0, True), (-86_400.0, False), (86_400.0, False), (3600.0, True)])
+def test_a_session_lives_through_a_small_step_of_the_clock_alone(sessions, step, lives):
+    token = sessions.open("admin@example.test", "mark")
+    sessions.clock[0] += step
+    assert (sessions.find(token) is not None) is lives
+    sessions.clock[0] += 10 * 365 * 86_400
+    assert sessions.find(token) is None
+
+
 def test_a_session_ends_when_idle_and_after_a_week(sessions):
     token = sessions.open(ADMIN, "mark")
     sessions.clock[0] += IDLE_SECONDS - 1
