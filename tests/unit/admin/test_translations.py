@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from admin_room import ADMIN, PASSWORD, log_in
 from babel.messages.extract import extract_from_dir
+from babel.messages.frontend import parse_mapping_cfg
 from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po
 
@@ -23,10 +24,8 @@ from services.admin.web import words
 ROOT = Path(__file__).parents[3]
 LOCALE = ROOT / "services" / "admin" / "locale"
 TRANSLATED = sorted(tag for tag in text.LANGUAGES if tag != text.ENGLISH)
-METHODS = [
-    ("services/admin/web/templates/**.html", "jinja2"),
-    ("services/admin/**.py", "python"),
-]
+with (ROOT / "babel.cfg").open() as mapping:
+    METHODS, OPTIONS = parse_mapping_cfg(mapping)
 KEYWORDS = {"_": None, "mark": None, "ngettext": (1, 2)}
 
 
@@ -34,7 +33,7 @@ def messages() -> set[str]:
     """Every message of code and templates; of a plural one, both forms joined by NUL."""
     found = set()
     for _file, _line, message, _comments, _context in extract_from_dir(
-        ROOT, METHODS, {"**.html": {"trim_blocks": "true"}}, KEYWORDS,
+        ROOT, METHODS, OPTIONS, KEYWORDS,
         directory_filter=lambda folder: not Path(folder).name.startswith((".", "tests", "data")),
     ):  # fmt: skip
         found.add("\0".join(message) if isinstance(message, tuple) else message)
@@ -49,7 +48,7 @@ def english_again():
 
 @pytest.mark.parametrize("tag", TRANSLATED)
 def test_a_catalogue_is_whole(tag):
-    """How to mend it: docs/admin-page.md."""
+    """How to mend it: CONTRIBUTING.md."""
     content = (LOCALE / f"{tag}.po").read_text("utf-8")
     entries = read_entries(content)
     wanted = messages()
