@@ -6,6 +6,7 @@
 # Compose 2.24 is the first that reads `env_file: required: false`.
 LEAST_COMPOSE=2.24
 BASE_IMAGE=debian:trixie-slim
+SOCKET=/var/run/docker.sock # tests give one that is not there
 # The release whose packages hold Compose v2, for machines whose own release has only version 1.
 COMPOSE_RELEASE=trixie
 
@@ -69,7 +70,7 @@ engine_answers() { docker info >/dev/null 2>&1; }
 refuse_without_socket() {
     local user
     user=$(id -un)
-    if [[ -S /var/run/docker.sock && ! -w /var/run/docker.sock ]]; then
+    if [[ -S $SOCKET && ! -w $SOCKET ]]; then
         die "user $user may not use Docker's socket: run 'sudo $0', or 'sudo usermod -aG docker $user' and log in again"
     fi
 }
@@ -86,7 +87,7 @@ start_engine() {
     for ((tries = 0; tries < 120; tries++)); do
         engine_answers && return
         # shellcheck disable=SC2024
-        if ((EUID != 0)) && [[ -S /var/run/docker.sock && ! -w /var/run/docker.sock ]]; then return; fi
+        if ((EUID != 0)) && [[ -S $SOCKET && ! -w $SOCKET ]]; then return; fi
         sleep 0.5
     done
     die "the Docker engine did not answer within a minute: see \`journalctl -u docker\` or /var/log/dockerd.log"
@@ -95,14 +96,14 @@ start_engine() {
 # An engine that answers: the one that is there, else the distribution's.
 ensure_engine() {
     engine_answers && return
-    if ! command -v dockerd >/dev/null && ! [[ -S /var/run/docker.sock ]]; then
+    if ! command -v dockerd >/dev/null && ! [[ -S $SOCKET ]]; then
         local packages=(docker.io iptables ca-certificates)
         command -v apt-get >/dev/null && quietly as_root apt-get update && APT_UPDATED=1
         # Debian 13 keeps the command line in a package of its own.
         ! apt_has docker-cli || packages+=(docker-cli)
         apt_install "${packages[@]}"
     fi
-    if ((EUID == 0)) || ! [[ -S /var/run/docker.sock ]]; then start_engine; fi
+    if ((EUID == 0)) || ! [[ -S $SOCKET ]]; then start_engine; fi
     engine_answers || refuse_without_socket
     engine_answers || die "Docker is installed but does not answer: $(docker info 2>&1 | tail -n 1)"
 }

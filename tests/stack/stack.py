@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import json
 import os
+import random
 import re
 import shutil
 import socket
@@ -66,7 +67,9 @@ def free_subnet() -> str:
     """The first three numbers of a /24 that no network and no route of this machine has."""
     networks = sh("docker", "network", "ls", "-q").output.split()
     taken = sh("docker", "network", "inspect", *networks).output + sh("ip", "route").output
-    return next(f"10.214.{third}" for third in range(100, 250) if f"10.214.{third}." not in taken)
+    # By chance, so that two runs at once do not both take the first one.
+    thirds = random.sample(range(100, 250), 150)
+    return next(f"10.214.{third}" for third in thirds if f"10.214.{third}." not in taken)
 
 
 def copy_tree(target: Path) -> None:
