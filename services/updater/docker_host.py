@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from http import HTTPStatus
 from typing import Any
 
 import docker
@@ -58,9 +59,16 @@ class DockerHost:
 
     def container(self, identity: str) -> Standing | None:
         """See `engine.Engine`."""
-        with contextlib.suppress(NotFound), _asking(f"show the container {identity}", but=NotFound):
-            return standing_of(self._client.inspect_container(identity))
-        return None
+        try:
+            with _asking(f"show the container {identity}", but=NotFound):
+                return standing_of(self._client.inspect_container(identity))
+        except NotFound:
+            return None
+        except EngineRefused as error:
+            # docker-filter answers so for a name that nobody has and for another project's alike.
+            if error.status != HTTPStatus.FORBIDDEN:
+                raise
+            return None
 
     def image(self, reference: str) -> Image | None:
         """See `engine.Engine`."""
