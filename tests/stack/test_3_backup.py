@@ -11,7 +11,7 @@ import guides
 import mailclients
 import pytest
 from mailclients import letter, messages, until
-from stack import PASSWORD, Stack, must
+from stack import PASSWORD, Stack, must, sh
 from test_1_guides import type_block
 
 
@@ -47,6 +47,8 @@ def test_a_backup_taken_hot_is_restored_into_another_house(
     assert stat_mode(tar) == 0o600, "it holds keys and hashes"
     moving, release = (block for block in guides.blocks(guides.DOCS / "backup.md") if block.info == "sh second")
     type_block(second, tmp_path, moving)
+    # Its env/ports.env names a folder instead: what is restored goes where the stack will look for it.
+    assert f"{second.project}_relay" not in sh("docker", "volume", "ls", "-q").output.split()
     assert picture(second, ann) == picture(stack, ann)
     assert {each["address"] for each in second.asked("account", "list")["accounts"]} == {
         each["address"] for each in stack.asked("account", "list")["accounts"]
