@@ -16,7 +16,7 @@ Service = Annotated[str, Field(max_length=64, pattern=r"^[a-z0-9][a-z0-9_.-]*$",
 
 
 class NewRun(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     dry: bool = Field(default=False, description="only say what would be done")
     local: bool = Field(default=False, description="to images that lie here already, built on the spot")
@@ -57,7 +57,7 @@ def router(parts: Parts) -> APIRouter:
         await updates.check(actor)
         return Checking(checking=True)
 
-    @routes.post("/run", status_code=202)
+    @routes.post("/run", status_code=202, responses={200: {"model": Run, "description": "With `dry`: the plan"}})
     async def run(actor: asking, body: NewRun, response: Response) -> Run:
         """Begin an update, or with `dry` say what it would do (200). 409 while one is under way."""
         if body.dry:

@@ -29,6 +29,7 @@ def test_no_question_is_answered_by_a_fault_or_by_what_is_not_documented(
         "--seed", SEED, "--max-examples", EXAMPLES, "--generation-database", "none", "--continue-on-failure",
         "--phases", "examples,coverage,fuzzing,stateful", "--exclude-checks", NOT_CHECKED,
         "--warnings", "off", "--no-color",
+        "--exclude-path", "/api/v1/update/gate",  # sends letters and waits 25 s for each of them
     ]  # fmt: skip
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stdout[-20_000:] + done.stderr[-2_000:]
