@@ -18,7 +18,8 @@ import time
 from typing import Any
 
 from services.admin.peers import PeerAway, Peers, PeerSaid
-from services.admin.text import _
+from services.admin.phrases import say
+from services.admin.text import _, speak
 from services.admin.updates import UpdateEntry, entry_of
 from services.directory.database import Database
 from services.runtime.events import new_trace_id
@@ -105,6 +106,8 @@ class Notices:
         self._waiting.remove(notice)
 
     async def _mail(self, to: str, trace: str, entry: UpdateEntry) -> None:
+        # In the language that they read the page in; each notice says anew which.
+        speak(await asyncio.to_thread(self._database.language, to))
         message = compose(to, entry, self._context.settings.hostname, trace, self._context.clock())
         query = {"sender": to, "recipient": to}
         await self._peers.send("smtp-out", "/v1/submit", message, query=query, headers={"Mailstead-Trace": trace})
@@ -147,7 +150,7 @@ def compose(to: str, entry: UpdateEntry, hostname: str, trace: str, now: float) 
     subject, sentence = outcomes.get(entry.outcome, (_("An update failed"), _("The update {id} failed.")))
     lines = [sentence.format(id=entry.id)]
     if entry.reason:
-        lines += ["", _("Why: {reason}").format(reason=entry.reason[:MOST_REASON])]
+        lines += ["", _("Why: {reason}").format(reason=say(entry.reason[:MOST_REASON]))]
     lines.append("")
     if entry.services:
         lines.append(_("Services: {services}").format(services=", ".join(entry.services)))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from services.admin.duties import Duties
@@ -26,10 +26,17 @@ EXPIRY_DAYS = 7
 
 
 def verdict(
-    rooms: Sequence[RoomHealth], *, waiting: int = 0, oldest: float = 0.0, expires_in: float | None = None
+    rooms: Sequence[RoomHealth],
+    *,
+    waiting: int = 0,
+    oldest: float = 0.0,
+    expires_in: float | None = None,
+    held: bool = False,
 ) -> tuple[str, str]:
     """(`ok` | `trouble` | `down`, one sentence). `waiting`: messages in the queue, the `oldest` that many seconds old;
-    `expires_in`: seconds until the certificate ends."""
+    `expires_in`: seconds until the certificate ends; `held`: an update is under way, and its rooms may well be away."""
+    if held:
+        return "trouble", _("Mail waits outside for an update.")
     gone = [room for room in rooms if room.room in CARRYING and room.state in ("away", "starting")]
     if starting := [room.room for room in gone if room.state == "starting"]:
         return "down", _("Mail does not flow yet, still starting: {rooms}.").format(rooms=", ".join(starting))
@@ -78,9 +85,12 @@ def verdict(
 class Overview:
     """Gathers."""
 
-    def __init__(self, context: Context, operations: Operations, duties: Duties, peers: Peers) -> None:
-        """Asks nothing before `now`."""
+    def __init__(
+        self, context: Context, operations: Operations, duties: Duties, peers: Peers, held: Callable[[], str]
+    ) -> None:
+        """Asks nothing before `now`. `held` gives the id of the update that mail waits for, "" without one."""
         self._context, self._operations, self._duties, self._peers = context, operations, duties, peers
+        self._held = held
 
     async def now(self) -> dict[str, Any]:
         """Everything that `status` shows."""
@@ -99,7 +109,9 @@ class Overview:
         oldest = max((now - float(message.get("created", now)) for message in messages), default=0.0)
         ends = certificate.get("not_after") if isinstance(certificate, dict) else None
         expires_in = float(ends) - now if isinstance(ends, int | float) and ends else None
-        state, sentence = verdict(rooms, waiting=len(messages), oldest=oldest, expires_in=expires_in)
+        state, sentence = verdict(
+            rooms, waiting=len(messages), oldest=oldest, expires_in=expires_in, held=bool(self._held())
+        )
         return {
             "state": state,
             "sentence": sentence,

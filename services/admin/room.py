@@ -96,7 +96,7 @@ async def _serve(context: Context, directories: Directories, passwords: Password
         access=Access(context, directories.database, passwords, sessions, token),
         sessions=sessions,
         peers=peers,
-        overview=Overview(context, operations, duties, peers),
+        overview=Overview(context, operations, duties, peers, lambda: holding.held),
         bans=bans,
         tail=tail,
         updates=Updates(context, peers, holding, gate),

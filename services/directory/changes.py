@@ -138,6 +138,7 @@ class Directories:
     def set_language(self, address: str, language: str) -> None:
         """Remember the language in which an account reads the page. Nothing is published: no room needs it."""
         with self.database.transaction() as connection:
+            self._check_open()
             connection.execute(
                 "UPDATE accounts SET language = ? WHERE address = ? AND deleted_at IS NULL", (language, address)
             )

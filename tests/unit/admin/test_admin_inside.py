@@ -329,6 +329,7 @@ def rooms(**states):
         (rooms(), {"expires_in": 86400.0}, "trouble", "certificate ends in 24 hours"),
         (rooms(), {"expires_in": -5.0}, "trouble", "certificate has ended"),
         (rooms(imap="away"), {}, "down", "no answer from: imap."),
+        (rooms(imap="away"), {"held": True}, "trouble", "Mail waits outside for an update."),
         (rooms(imap="away", dkim="away"), {}, "down", "no answer from: imap, dkim."),
         (rooms(smtp_out="starting"), {}, "down", "still starting: smtp-out"),
         (rooms(acme="away"), {}, "trouble", "acme is not well: it is away"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email
 import email.policy
+import sqlite3
 from collections.abc import Callable
 from typing import Any
 
@@ -77,6 +78,22 @@ def test_a_room_that_is_away_is_tried_again_over_a_restart_and_given_up(
 
     until(given_up)
     assert len([each for each in posts(admin) if each["id"] == "u2"]) == 3
+
+
+def test_each_reads_it_in_the_language_of_their_page(new_room: Callable[[], AdminRoom]) -> None:
+    admin = new_room()
+    with api_of(admin) as api:
+        api.post("/accounts", json={"address": "second@example.test", "administrator": True})
+    admin.stop()
+    with sqlite3.connect(admin.folder / "admin" / "directory.db") as database:
+        database.execute("UPDATE accounts SET language = 'zh-CN' WHERE address = ?", (ADMIN,))
+    admin = new_room()
+    tell(admin, "result", **ENTRY)
+    until(lambda: len(mails(admin)) == 2)
+    read = [email.message_from_bytes(raw, policy=email.policy.default) for raw, _, _ in mails(admin)]
+    assert [each["To"] for each in read] == [ADMIN, "second@example.test"]
+    assert "更新" in read[0]["Subject"] and "更新" in read[0].get_content()
+    assert read[1]["Subject"].startswith("An update stayed") and read[1].get_content().isascii()
 
 
 @pytest.mark.parametrize("body", [{}, {"id": "../x"}, {"id": 5}])

@@ -379,7 +379,7 @@ def test_every_verb_of_the_directory_asks_whether_it_is_closed(tmp_path: Path) -
         lambda: changes.add_account("a@one.test", "h"), lambda: changes.set_password("a@one.test", "h"),
         lambda: changes.update_account("a@one.test", enabled=False), lambda: changes.delete_account("a@one.test"),
         lambda: changes.purge_deleted("a@one.test"), lambda: changes.add_alias("x@one.test", "b@far.test"),
-        lambda: changes.delete_alias("x@one.test"),
+        lambda: changes.delete_alias("x@one.test"), lambda: changes.set_language("a@one.test", "zh-CN"),
     ]  # fmt: skip
     for verb in verbs:
         with pytest.raises(Closed, match="not now"):
