@@ -184,7 +184,7 @@ def test_send_test_prints_what_becomes_of_it(run, admin_room):
 def test_status(run, admin_room):
     out = run("status")
     assert out.startswith("Mail flows") and "smtp-in   ok" in out and "unbound" in out
-    assert "  images      same: all\n" in out
+    assert "  images      current: all\n" in out
     assert json.loads(run("status", "--json"))["state"] == "trouble"
     admin_room.peers.away.add("imap")
     assert "Mail does not flow, no answer from: imap." in run("status", status=1)
