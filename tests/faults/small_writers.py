@@ -57,7 +57,7 @@ def folders(*names: str) -> Any:
 
 
 def context(root: Path, room: str = "imap", **settings: Any) -> Context:
-    given = Settings(room_dir=str(root / "room"), **settings)
+    given = Settings(room_dir=str(root / "room"), log_level="error", **settings)
     return Context(room, given, NoEvents(), Secrets("/nowhere"), Health(room), clock=lambda: NOW)
 
 

@@ -31,9 +31,9 @@ class Writer:
 
 def writers() -> dict[str, Writer]:
     """Every writer by its name."""
-    from tests.faults import mail_writers, small_writers, whole_writers
+    from tests.faults import mail_writers, small_writers, update_writers, whole_writers
 
-    return {**mail_writers.WRITERS, **small_writers.WRITERS, **whole_writers.WRITERS}
+    return {**mail_writers.WRITERS, **small_writers.WRITERS, **update_writers.WRITERS, **whole_writers.WRITERS}
 
 
 def main() -> None:
