@@ -229,7 +229,7 @@ class AccountStore:
     def rename(self, old: str, new: str) -> None:
         """RENAME with children; UIDs and UIDVALIDITY stay. INBOX: its messages move to `new` (RFC 3501 §6.3.5).
 
-        Raises MailboxMissing, MailboxExists, BadName.
+        Raises MailboxMissing, MailboxExists, MailboxUnderItself, BadName.
         """
         if canonical(old) != INBOX:
             self._list.rename(old, new)

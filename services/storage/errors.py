@@ -23,6 +23,10 @@ class MailboxExists(StorageError):
     """CREATE or RENAME to a name that is taken."""
 
 
+class MailboxUnderItself(StorageError):
+    """A mailbox would become its own child: its name would be left without a mailbox, Sent's for example."""
+
+
 class MailboxInUse(StorageError):
     """DELETE of INBOX, or of a name the store itself needs."""
 

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterable, Iterator
 from itertools import count
 
-from services.storage.errors import LimitReached, MailboxExists, MailboxInUse, MailboxMissing
+from services.storage.errors import LimitReached, MailboxExists, MailboxInUse, MailboxMissing, MailboxUnderItself
 from services.storage.folder import Opened
 from services.storage.folder_names import INBOX, SEPARATOR, canonical, from_folder, to_folder
 from services.storage.maildir import scan, split
@@ -100,6 +100,8 @@ class MailboxList:
         moved = {name: new + name[len(old) :] for name in rows if name == old or name.startswith(old + SEPARATOR)}
         if not moved:
             raise MailboxMissing(old)
+        if new.startswith(old + SEPARATOR):
+            raise MailboxUnderItself(old)
         for target in moved.values():
             if (target in rows and target not in moved) or canonical(target) != target or target == INBOX:
                 raise MailboxExists(target)
