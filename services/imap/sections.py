@@ -9,6 +9,7 @@ from services.imap.faults import CutShort
 from services.message.envelope import header_fields
 from services.message.mime import MESSAGE, Part, find
 from services.protocol.imap_fetch import BodyItem, Section
+from services.protocol.imap_responses import without_nul
 from services.storage.body import Message
 from services.storage.cache import CACHED_FIELDS
 
@@ -91,7 +92,7 @@ def literal(message: Message, item: BodyItem, root: Part | None) -> Iterator[byt
         if item.partial is not None:
             first, most = item.partial
             found = found[first : first + most]
-        yield b"%s {%d}\r\n%s" % (item.label, len(found), found)
+        yield b"%s {%d}\r\n%s" % (item.label, len(found), without_nul(found))
         return
     start, end = found
     if item.partial is not None:
@@ -104,7 +105,7 @@ def literal(message: Message, item: BodyItem, root: Part | None) -> Iterator[byt
         if len(octets) != end - start:
             # Nothing was announced yet: the cache is of another message, or the file was cut.
             raise OSError(f"the message has {start + len(octets)} octets, not {end}")
-        yield announced + octets
+        yield announced + without_nul(octets)
         return
     yield announced
     while start < end:
@@ -112,4 +113,4 @@ def literal(message: Message, item: BodyItem, root: Part | None) -> Iterator[byt
         if not octets:
             raise CutShort(f"the message ends at {start}, not at {end}")
         start += len(octets)
-        yield octets
+        yield without_nul(octets)

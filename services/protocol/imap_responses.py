@@ -23,8 +23,15 @@ MONTHS = (b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep"
 # --- strings
 
 
+def without_nul(value: bytes) -> bytes:
+    """RFC 3501 §9 CHAR8: a literal may hold any octet but NUL. It goes out as 0x80, as Dovecot has it, so that sizes
+    and offsets stay; the stored message keeps it."""
+    return value.replace(b"\0", b"\x80")
+
+
 def literal(value: bytes) -> bytes:
-    return b"{%d}\r\n%s" % (len(value), value)
+    """The octets behind their number; no NUL."""
+    return b"{%d}\r\n%s" % (len(value), without_nul(value))
 
 
 def string(value: bytes) -> bytes:

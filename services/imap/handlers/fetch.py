@@ -22,7 +22,7 @@ from services.imap.session import Session, Steps
 from services.message import mime
 from services.protocol.imap_commands import Fetch
 from services.protocol.imap_fetch import BodyItem, FetchItems
-from services.protocol.imap_responses import internal_date
+from services.protocol.imap_responses import internal_date, literal
 from services.storage.errors import MessageGone
 from services.storage.maildir import SEEN
 
@@ -174,7 +174,7 @@ class _Plan:
             found = sections.joined([column[at] for column in present])
             if found is None:
                 found = self._read_fields(batch.uids[at], item)
-            out.append(b"{%d}\r\n%b" % (len(found), found))
+            out.append(literal(found))
         return out
 
     def _read_fields(self, uid: int, item: BodyItem) -> bytes:
