@@ -20,6 +20,9 @@ def test_no_log_has_a_traceback(stack: Stack, service: str) -> None:
 def test_no_room_recorded_a_bug(stack: Stack) -> None:
     for service in ("smtp-in", "smtp-out", "imap", "dkim", "acme", "admin", "updater", "docker-filter"):
         found = stack.execute(
-            service, "bash", "-c", f'cat /var/lib/mailstead/events/{service}/* 2>/dev/null | grep \'"kind": *"bug"\' || true'
+            service,
+            "bash",
+            "-c",
+            f'cat /var/lib/mailstead/events/{service}/* 2>/dev/null | grep \'"kind": *"bug"\' || true',
         ).output
         assert not found, found
