@@ -22,7 +22,7 @@ DOCS, DOCS_ZH = ROOT / "docs", ROOT / "docs" / "zh-CN"
 # Begins with what another server left, so it is typed by a test of its own.
 MOVING_IN = DOCS / "moving-in.md"
 # Figures for whoever builds and measures: kept by `scripts/bench`, in one language.
-ONE_LANGUAGE = {"performance.md"}
+ONE_LANGUAGE = {"performance.md", "faults.md"}
 TYPED = ("sh", "sh fails")
 
 

@@ -414,7 +414,7 @@ def journal_check(root: Path, promised: Promises) -> None:
 
 # --- setup's secrets
 
-OWNERS = [(room, os.geteuid(), os.getegid()) for room in (*ROOMS, "docker-filter")]
+OWNERS = [(room, os.geteuid(), os.getegid()) for room in ROOMS]
 
 
 def secrets_prepare(root: Path) -> None:
