@@ -16,7 +16,12 @@ repo() {
     fi
 }
 
-described() { repo describe --tags --always "$1"; }
+# described COMMIT: its release, by what the origin offered last; else how git describes it.
+described() {
+    local tag
+    tag=$(repo for-each-ref --points-at "$1" --format='%(refname:lstrip=3)' refs/update/tags | sort -V | tail -n 1)
+    printf '%s' "${tag:-$(repo describe --tags --always "$1")}"
+}
 
 # find_release: `release` is the wanted or the newest release (or branch), `target` its commit, empty where it is not newer.
 find_release() {
