@@ -180,6 +180,12 @@ wait_for_end() {
     done
 }
 
+# first_setup: the new version's setup, by itself. Every container comes after it, so Compose would make all of them anew
+# together with it; once it is the new one, they are left alone.
+first_setup() {
+    quietly docker compose --progress quiet up -d --no-deps --no-build setup || die "setup could not be started: see above, then run this again"
+}
+
 # replace_last SERVICE: one that the updater works with itself; its old image comes back when the new one is not healthy.
 replace_last() {
     local container name old new

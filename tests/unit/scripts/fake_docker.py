@@ -78,6 +78,8 @@ class Docker:
 
     def on_compose(self, arguments: list[str]) -> int:
         service = arguments[-1]
+        if service == "setup":
+            return 0  # it runs and ends
         container = self.containers[service]
         container["image"] = self.images[container["name"]]
         return 0

@@ -170,6 +170,7 @@ def test_the_newest_signed_release_is_built_replaced_and_kept(house: House) -> N
     order = [
         next(number for number, call in enumerate(calls) if call.startswith(words))
         for words in ("build update-", "exec -i stack-admin-1 mailstead --json update run --local",
+                      "compose --progress quiet up -d --no-deps --no-build setup",
                       "compose --progress quiet up -d --no-deps --no-build docker-filter",
                       "compose --progress quiet up -d --no-deps --no-build updater")
     ]  # fmt: skip
