@@ -172,7 +172,14 @@ class Updates:
 
     def _record(self, actor: Actor, what: str, **fields: Any) -> None:
         self._context.events.emit(
-            "admin-change", new_trace_id(), outcome="accept", by=actor.name, reason=what, **fields
+            "admin-change",
+            new_trace_id(),
+            outcome="accept",
+            by=actor.name,
+            via=actor.via,
+            peer=actor.peer,
+            reason=what,
+            **fields,
         )
 
 

@@ -8,7 +8,7 @@ the first.
 from __future__ import annotations
 
 import hashlib
-from xml.sax.saxutils import escape
+from html import escape  # the same for text; xml.sax would load a parser
 
 
 def profile(address: str, hostname: str, *, imap_port: int, submission_port: int) -> bytes:

@@ -58,6 +58,8 @@ def _verdict(summary: dict[str, Any]) -> str:
     result, outcome = str(summary["result"]), str(summary["outcome"])
     if outcome == "accept" and result in ("delivered", "attempt", "forwarded"):
         return _("delivered")
-    if outcome == "info":
+    if result == "bounced" and outcome == "reject":
+        return _("failed, its sender was told")
+    if outcome == "info" or result == "dropped":
         return kind_word(result)
     return _("{what}: {outcome}").format(what=kind_word(result), outcome=state_word(outcome))

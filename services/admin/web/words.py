@@ -113,6 +113,11 @@ def kind_word(kind: str) -> str:
     return _(KINDS[kind]) if kind in KINDS else str(kind)
 
 
+def door_word(via: str) -> str:
+    """By which door a change came."""
+    return {"page": _("page"), "command line": _("command line")}.get(via, via)
+
+
 def step_word(step: str) -> str:
     """A step of an update; `undo STEP` where it was taken back."""
     if step.startswith("undo "):
