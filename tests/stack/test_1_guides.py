@@ -116,7 +116,7 @@ def test_moving_in_finds_the_mail_of_docker_mailserver(stack: Stack, home: Path)
         tidy(stack, names)
     finally:
         put_back(stack, files)
-        stack.up()
+        must(stack.script("up"))
 
 
 def test_only_the_typist_could_read_what_was_written(home: Path) -> None:
