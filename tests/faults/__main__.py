@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-NAMES = ("kills", "power-cuts", "disk-full", "dns-lies", "outages")
+NAMES = ("kills", "power-cuts", "disk-full", "dns-lies", "outages", "updates")
 
 
 def main() -> int:

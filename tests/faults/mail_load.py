@@ -44,9 +44,13 @@ class Sent:
 
 
 class MailLoad:
-    """So many messages of each flow, sent by `clients` threads a flow; begins at once."""
+    """So many messages of each flow, sent by `clients` threads a flow; begins at once.
 
-    def __init__(self, shares: Sequence[tuple[Flow, int]], clients: int = 4) -> None:
+    `pause`: seconds that a client waits after each that was acknowledged.
+    """
+
+    def __init__(self, shares: Sequence[tuple[Flow, int]], clients: int = 4, pause: float = 0) -> None:
+        self._pause = pause
         self.sent: list[Sent] = []
         self._ended = threading.Event()
         self._threads = []
@@ -98,6 +102,7 @@ class MailLoad:
                         client.close()
                     client = None
                     self._ended.wait(RETRY_SECONDS)
+            self._ended.wait(self._pause)
         if client:
             with contextlib.suppress(OSError, smtplib.SMTPException):
                 client.quit()
