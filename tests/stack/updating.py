@@ -292,13 +292,8 @@ def updating_house(folder: Path, project: str) -> Iterator[UpdatingHouse]:
     finally:
         stack.down()
         registry.stop()
-        listed = sh(
-            "docker",
-            "images",
-            "--format",
-            "{{.Repository}}:{{.Tag}} {{.Repository}}@{{.Digest}}",
-            f"{registry.address}/*",
-        ).output
-        found = {word for word in listed.split() if "<none>" not in word}
-        if found:
-            sh("docker", "rmi", *sorted(found))
+        # Those whose tag has moved on are found by their digest alone.
+        listed = sh("docker", "images", "--format", "{{.Repository}}:{{.Tag}} {{.Repository}}@{{.Digest}}").output
+        ours = {word for word in listed.split() if word.startswith(registry.address) and "<none>" not in word}
+        for name in sorted(ours):
+            sh("docker", "rmi", name)
