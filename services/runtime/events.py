@@ -41,12 +41,18 @@ class Events(Protocol):
     def emit(self, kind: str, trace: str, *, outcome: str = "info", **fields: Json) -> None:
         """Record one decision. `outcome`: info, accept, reject, defer, junk or error. Never raises, never waits."""
 
+    def flush(self) -> None:
+        """Let what is recorded be read by others at once; by itself that takes half a second. Never raises."""
+
 
 class NoEvents:
     """An `Events` that forgets; for tests and tools."""
 
     def emit(self, kind: str, trace: str, *, outcome: str = "info", **fields: Json) -> None:
         """Forget."""
+
+    def flush(self) -> None:
+        """Nothing is kept."""
 
 
 class EventLog:

@@ -99,6 +99,7 @@ class ServerViews:
         at = int(before) if before.isascii() and before.isdigit() and len(before) < 18 else 0
         found: list[dict[str, Any]] = []
         problem = ""
+        self._parts.context.events.flush()  # whoever has just changed something looks for it here
         try:
             found = await self._parts.tail.changes(CHANGES_SHOWN, at)
         except INDEX_PROBLEMS as error:

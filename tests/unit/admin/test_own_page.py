@@ -101,6 +101,18 @@ def test_an_administrators_page_links_every_page(admin_room):
     } <= linked
 
 
+def test_a_change_is_listed_at_once_with_who_and_from_where(admin_room):
+    with admin_room.client(auth=None) as client:
+        log_in(client)
+        form_token = re.search(r'name="form_token" value="(\w+)"', client.get("/me").text)[1]
+        client.post("/aliases", data={"source": "x@example.test", "target": ADMIN, "form_token": form_token})
+        row = re.search(r"<tbody>\s*<tr>(.*?)</tr>", client.get("/changes").text, re.S)[1]
+        assert "alias x@example.test → admin@example.test added" in row and "page" in row and "127.0.0.1" in row
+        assert client.get("/changes", params={"before": "1"}).text.count("<tr>") == 0
+        for odd in ("x", "-1", "9" * 30, "１"):
+            assert client.get("/changes", params={"before": odd}).status_code == 200
+
+
 def change_password(client, current, new, again=None):
     form_token = re.search(r'name="form_token" value="(\w+)"', client.get("/me").text)[1]
     fields = {"current": current, "password": new, "again": new if again is None else again}
