@@ -109,11 +109,14 @@ class World:
     def transaction(self) -> Transaction:
         """A new process of ours."""
         self.dead = False
+        return Transaction(CutJournal(self), self.tools())
+
+    def tools(self) -> Tools:
+        """What a run works with here."""
         clocks = Clocks(lambda: self.time, lambda: self.time, self._sleep)
-        tools = Tools(
+        return Tools(
             FakeEngine(self), FakeAdmin(self), self.orders, self.folder, self.health_seconds, clocks, _at_once
         )
-        return Transaction(CutJournal(self), tools)
 
     def run(self, source: str = "registry", services: Iterable[str] | None = None, *, wait: bool = False) -> str:
         """A whole run; "cut" when the power went."""

@@ -45,8 +45,14 @@ class Journal:
         try:
             os.ftruncate(descriptor, length)  # a torn tail
             os.lseek(descriptor, length, os.SEEK_SET)
-            write_all(descriptor, line)
-            os.fsync(descriptor)
+            try:
+                write_all(descriptor, line)
+                os.fsync(descriptor)
+            except OSError:
+                # The caller goes by what it was told: a `commit` that failed must not be found at the next start.
+                with contextlib.suppress(OSError):
+                    os.ftruncate(descriptor, length)
+                raise
         finally:
             os.close(descriptor)
         if new or not known:

@@ -164,6 +164,7 @@ def _tell(run: Run, entry: Mapping[str, Any], what: str, at: float) -> None:
         run.steps.append({"step": "commit", "at": at, "outcome": "done", "reason": ""})
     elif what == "back":
         run.back, run.outcome = reason, str(entry["outcome"])
+        run.committed = False  # a commit whose writing failed may stand before it all the same
         _close(run, run.step, "failed", reason)
     elif what == "undone":
         run.undone.append(name)

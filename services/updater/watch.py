@@ -129,8 +129,7 @@ class Updater:
 
     async def plan(self, source: str, services: Sequence[str] | None) -> dict[str, Any]:
         """What a run would do: {"plan": [...]}, or {"error": why}."""
-        task = {**self._task("plan"), "source": source, "services": services}
-        answer = await self._ask(task, PLAN_SECONDS)
+        answer = await self._asked("plan", PLAN_SECONDS, source=source, services=services)
         return answer if "plan" in answer else {"error": str(answer.get("error") or answer.get("failed"))}
 
     def under_way(self) -> dict[str, Any] | None:
@@ -154,10 +153,7 @@ class Updater:
     async def look(self) -> None:
         """Compare once, keep and record what was found; a run follows where orders say so."""
         self._look = False
-        try:
-            answer = await self._ask(self._task("look"), LOOK_SECONDS)
-        except SecretMissing as error:
-            answer = {"error": str(error)}
+        answer = await self._asked("look", LOOK_SECONDS)
         self.checked = self._context.clock()
         # Without an answer in it (a failed process) the next look is in an hour, not at once and not in a day.
         self.next = float(answer.get("next", self.checked + 3600))
@@ -182,7 +178,7 @@ class Updater:
         identity = order["id"]
         self._context.log("info", f"update {identity} begins")
         try:
-            answer = await self._ask({**self._task("run"), **order}, RUN_SECONDS)
+            answer = await self._asked("run", RUN_SECONDS, **order)
             why = str(answer.get("unsettled") or answer.get("failed") or "")
             if why and not self.journal.there() and not self._entry(identity):
                 # It did not even begin: the engine is away, the disk is full.
@@ -202,10 +198,7 @@ class Updater:
         tries = 0
         while self.journal.there():
             identity = (self.under_way() or {}).get("id", "")
-            try:
-                answer = await self._ask(self._task("recover"), RUN_SECONDS)
-            except SecretMissing as error:
-                answer = {"failed": str(error)}
+            answer = await self._asked("recover", RUN_SECONDS)
             self.trouble = str(answer.get("unsettled") or answer.get("failed") or "")
             if not self.trouble:
                 self._report_end(identity)
@@ -247,6 +240,13 @@ class Updater:
                 history.mark_told(self.folder, entry["id"])
 
     # --- what is kept -----------------------------------------------------------------------------------------------
+    async def _asked(self, name: str, seconds: float, **fields: Any) -> dict[str, Any]:
+        """The answer to a task; `failed` where it cannot even be asked."""
+        try:
+            return await self._ask({**self._task(name), **fields}, seconds)
+        except SecretMissing as error:
+            return {"failed": str(error)}
+
     def _task(self, name: str, *, secret: bool = True) -> dict[str, Any]:
         """A task without its own fields; raises SecretMissing."""
         return {

@@ -8,6 +8,7 @@ missing. Containers are named by id, which nothing can take from under us; whoev
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -18,6 +19,7 @@ from services.updater.engine import (
     DEPENDS_LABEL,
     Admin,
     AdminAway,
+    AdminRefused,
     Engine,
     EngineRefused,
     Failed,
@@ -208,13 +210,12 @@ class Work:
         return f"no answer from {', '.join(away)}" if away else ""
 
     async def renew(self) -> None:
-        """Keep the hold alive until cancelled; admin may be away while it is replaced itself."""
+        """Keep the hold alive until cancelled; admin may be away while it is replaced itself, or of a version that
+        knows no hold."""
         while True:
             await self._clocks.sleep(RENEW_SECONDS)
-            try:
+            with contextlib.suppress(AdminAway, AdminRefused):
                 await self._admin.hold(self.run.id, LEASE_SECONDS)
-            except AdminAway:
-                continue
 
     async def _snapshot(self) -> str:
         await self._admin.snapshot(self.run.id)

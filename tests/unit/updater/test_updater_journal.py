@@ -48,6 +48,28 @@ def test_every_torn_tail_is_cut_off_by_the_next_entry(tmp_path: Path) -> None:
         assert path.read_bytes().count(b"\n") == 2
 
 
+def test_an_entry_that_was_not_made_durable_is_not_found_afterwards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = written(tmp_path, BEGIN)
+
+    def broken(descriptor: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as disk:
+        disk.setattr("os.fsync", broken)
+        with pytest.raises(OSError, match="Input/output"):
+            journal.append({"what": "commit"})
+    assert [entry["what"] for entry in journal.read()] == ["begin"]
+
+
+def test_a_commit_that_was_gone_back_on_is_none() -> None:
+    run = told(
+        [{"at": 1, **BEGIN}, {"at": 2, "what": "commit"}, {"at": 3, "what": "back", "reason": "x", "outcome": "failed"}]
+    )
+    assert not run.committed and run.state == steps.UNDOING
+
+
 @pytest.mark.parametrize("damage", [b"\0" * 40 + b"\n", b"[]\n", b"{}{}\n", b"\xff\xfe\n"])
 def test_reading_ends_at_a_damaged_line(tmp_path: Path, damage: bytes) -> None:
     journal = written(tmp_path, BEGIN)

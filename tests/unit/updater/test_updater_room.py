@@ -403,6 +403,23 @@ def test_a_run_that_could_not_even_begin_is_in_the_history(tmp_path: Path, docke
     asyncio.run(story())
 
 
+def test_a_missing_secret_fails_the_run_and_not_the_room(tmp_path: Path, docker: FakeDocker) -> None:
+    async def story() -> None:
+        here = context(tmp_path, docker)
+        here.clock = lambda: NOON
+        it = updater(here, lambda _: found())
+        it.next = NOON + 100
+        (tmp_path / "secrets" / "docker-filter+updater").unlink()
+        here.secrets = secrets.Secrets(str(tmp_path / "secrets"))
+        it.want_run(steps.LOCAL, None)
+        async with following(it):
+            await until(lambda: history.read(str(tmp_path)))
+        assert history.read(str(tmp_path))[0]["outcome"] == steps.FAILED
+        assert "docker-filter" in (await it.plan(steps.LOCAL, None))["error"]
+
+    asyncio.run(story())
+
+
 def test_results_are_told_to_admin_once_and_kept_until_it_is_there(tmp_path: Path, docker: FakeDocker) -> None:
     async def story() -> None:
         here = context(tmp_path, docker)

@@ -6,6 +6,7 @@ the house is wholly old or wholly new afterwards, open, settled, with one entry 
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from dataclasses import replace
 from pathlib import Path
@@ -14,11 +15,13 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from updateworld import MAILSTEAD, ORDERS, REPLACED, UNBOUND, World
+from updateworld import MAILSTEAD, ORDERS, REPLACED, UNBOUND, FakeAdmin, World
 
 from services.updater import history, steps
 from services.updater.engine import DEPENDS_LABEL, AdminAway, AdminRefused, EngineRefused, EngineUnavailable
+from services.updater.steps import Run
 from services.updater.transaction import Unsettled
+from services.updater.work import Work
 
 
 def entry(world: World) -> dict[str, Any]:
@@ -163,6 +166,27 @@ def test_what_fails_after_that_is_rolled_back_to_exactly_the_old_containers(
     assert world.run() == steps.ROLLED_BACK
     assert is_old(world, before) and settled(world)
     assert words in entry(world)["reason"]
+
+
+@pytest.mark.parametrize("error", [AdminAway("starting"), AdminRefused("no such path")])
+def test_a_renewal_that_fails_is_tried_again(tmp_path: Path, error: Exception) -> None:
+    world = World.at(tmp_path)
+    asked: list[str] = []
+
+    class Admin(FakeAdmin):
+        async def hold(self, update: str, seconds: int) -> list[str]:
+            asked.append(update)
+            if len(asked) == 3:
+                raise asyncio.CancelledError
+            raise error
+
+    async def no_wait(seconds: float) -> None: ...
+
+    tools = world.tools()
+    tools = replace(tools, admin=Admin(world), clocks=replace(tools.clocks, sleep=no_wait))
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(Work(tools, Run(id="u1"), lambda entry: None).renew())
+    assert asked == ["u1"] * 3
 
 
 def test_a_bug_of_ours_rolls_back_too(tmp_path: Path) -> None:
