@@ -26,6 +26,7 @@ from services.admin.web.pages import (
     FORM_TOKEN,
     LANGUAGE_COOKIE,
     SURE,
+    TOLD,
     Form,
     Pages,
     local_target,
@@ -129,7 +130,10 @@ class Views:
         response = RedirectResponse(referring(request, form), 303)
         if chosen in LANGUAGES:
             if actor:
-                await self._operations.set_language(actor, chosen)
+                try:
+                    await self._operations.set_language(actor, chosen)
+                except TOLD as error:
+                    notify(actor.session, "error", say(str(error)))
             _keep(response, request, LANGUAGE_COOKIE, chosen, YEAR)
         return response
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import shutil
 import sqlite3
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from services.directory.errors import Closed
 from services.directory.publish import Publisher
 from services.runtime.internal_http import Client, PeerRefused
 from tests.power_cut import NAMES_LOST, power_cut
-from tests.unit.admin.admin_room import ADMIN, AdminRoom, token, until
+from tests.unit.admin.admin_room import ADMIN, AdminRoom, log_in, token, until
 
 ROOMS = ["smtp-in", "smtp-out", "imap"]
 
@@ -154,6 +155,20 @@ def test_no_change_while_held_and_all_of_them_after(new_room: Callable[[], Admin
         tell(admin, "release", id="u1")
         for method, path, body in CHANGES:
             assert api.request(method, path, json=body).status_code != 503, (method, path)
+
+
+def test_the_language_is_for_this_browser_alone_while_held(new_room: Callable[[], AdminRoom]) -> None:
+    admin = new_room()
+    password = (Path(admin.context.settings.admin_dir) / "first-password").read_text().strip()
+    with admin.client(auth=None, headers={"Accept-Language": "en"}) as client:
+        log_in(client, password=password)
+        found = re.search(r'name="form_token" value="(\w+)"', client.get("/me").text)
+        assert found
+        tell(admin, "hold", id="u1", seconds=60)
+        answer = client.post("/language", data={"language": "zh-CN", "back": "/me", "form_token": found[1]})
+        assert (answer.status_code, answer.headers["location"]) == (303, "/me")
+        page = client.get("/me").text
+        assert '<html lang="zh-CN">' in page and 'role="alert"' in page
 
 
 def test_facts_wait_in_their_rooms(new_room: Callable[[], AdminRoom]) -> None:
