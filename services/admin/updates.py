@@ -33,7 +33,7 @@ class UpdateStep:
 
 @dataclass(frozen=True, slots=True)
 class UpdateRun:
-    """The update under way. `since`: when its present `step` began, in seconds since 1970."""
+    """The update under way. `since`: when it began, in seconds since 1970."""
 
     id: str
     state: str

@@ -21,7 +21,7 @@ class NewRun(BaseModel):
     dry: bool = Field(default=False, description="only say what would be done")
     local: bool = Field(default=False, description="to images that lie here already, built on the spot")
     services: list[Service] | None = Field(
-        default=None, max_length=50, description="default: those whose labels let it"
+        default=None, min_length=1, max_length=50, description="default: those whose labels let it"
     )
 
 
