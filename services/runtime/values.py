@@ -257,6 +257,8 @@ class Settings:
         "Where each result is posted to as JSON (http or https). Empty: nowhere. Administrators are sent mail anyway.",
         "updater",
         pattern=r"|https?://[^\s/]+(/\S*)?",
+        form="an http or https address",
+        secret=True,  # its path often is the token
     )
     watchtower_poll_interval: str = _setting(
         "",

@@ -81,7 +81,7 @@ async def _connected(
             return await asyncio.open_connection(
                 address, port, limit=LINE_OCTETS, ssl=context, server_hostname=host if context else None
             )
-        except OSError as error:  # ssl.SSLError is one
+        except (OSError, UnicodeError) as error:  # ssl.SSLError is an OSError; a name that TLS cannot say is the other
             problem = str(error)
     raise NotPosted(f"{host} port {port}: {problem}")
 

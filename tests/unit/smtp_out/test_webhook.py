@@ -17,7 +17,7 @@ from services.smtp_out.webhook import NotPosted, post
 from tests.certificates import issue
 from tests.unit.smtp_out.sendingroom import sending
 
-LOOKUP = ZoneLookup({("hooks.test", "A"): ["127.0.0.1"]})
+LOOKUP = ZoneLookup({("hooks.test", "A"): ["127.0.0.1"], (f"{'a' * 64}.test", "A"): ["127.0.0.1"]})
 TOKEN = "s3cret-token"
 
 
@@ -97,6 +97,15 @@ def test_an_address_that_leads_nowhere(url: str, why: str) -> None:
     async def story() -> None:
         with pytest.raises(NotPosted, match=why):
             await post(url, {}, LOOKUP)
+
+    run(story)
+
+
+def test_a_name_that_tls_cannot_say_is_no_fault_of_ours() -> None:
+    async def story() -> None:
+        async with Server() as server:
+            with pytest.raises(NotPosted, match="port"):
+                await post(f"https://{'a' * 64}.test:{server.port}/", {}, LOOKUP)
 
     run(story)
 
