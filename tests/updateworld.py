@@ -114,9 +114,7 @@ class World:
     def tools(self) -> Tools:
         """What a run works with here."""
         clocks = Clocks(lambda: self.time, lambda: self.time, self._sleep)
-        return Tools(
-            FakeEngine(self), FakeAdmin(self), self.orders, self.folder, self.health_seconds, clocks, _at_once
-        )
+        return Tools(FakeEngine(self), FakeAdmin(self), self.orders, self.folder, self.health_seconds, clocks, _at_once)
 
     def run(self, source: str = "registry", services: Iterable[str] | None = None, *, wait: bool = False) -> str:
         """A whole run; "cut" when the power went."""

@@ -85,7 +85,9 @@ def test_a_run_passes_on_what_was_asked_and_is_recorded(api: httpx.Client, admin
     assert dry.status_code == 200 and dry.json()["plan"][0]["wanted"].startswith("sha256:bbb")
 
 
-@pytest.mark.parametrize("body", [{"dry": 5}, {"services": ["../x"]}, {"other": 1}, {"services": "imap"}, {"services": []}])
+@pytest.mark.parametrize(
+    "body", [{"dry": 5}, {"services": ["../x"]}, {"other": 1}, {"services": "imap"}, {"services": []}]
+)
 def test_what_is_no_run(api: httpx.Client, body: dict[str, Any]) -> None:
     assert api.post("/update/run", json=body).status_code == 422
 
