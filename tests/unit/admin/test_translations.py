@@ -193,6 +193,7 @@ def test_words_are_known_for_every_room():
 # What is the same in every language.
 ANYWHERE = re.compile(
     r"Mailstead|简体中文|English|IMAP|SMTP|DKIM|SSL/TLS|MX|TXT|SRV|PTR|AAAA|[A-Z][a-z]{2} \d|UTC|[KMGT]iB|\bB\b|scripts/\S+"
+    r"|account \S+: enabled True, administrator True"  # two changes at once, as this folder's fixture makes them: not a phrase
 )
 
 
