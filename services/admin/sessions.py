@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 
 IDLE_SECONDS = 12 * 3600.0
 LONGEST_SECONDS = 7 * 86_400.0
+KEEP_SECONDS = 600.0  # what was used lately is written this often, not with each look at a page
 STEP_SECONDS = 60.0  # what a time server moves a clock by in passing
 MOST = 200  # a family has a few each; the oldest go first
 COOKIE = "mailstead"
@@ -52,6 +53,7 @@ class Sessions:
         """`path` is their file; a broken one is as good as none: people log in again."""
         self._path, self._clock = path, clock
         self._by_hash: dict[str, Session] = {}
+        self._written = float("-inf")
         with contextlib.suppress(OSError, ValueError, TypeError, AttributeError), open(path, encoding="utf-8") as file:
             for name, kept in json.load(file).items():
                 self._by_hash[name] = Session(**kept)
@@ -73,6 +75,8 @@ class Sessions:
             return None
         if used:
             session.seen = now
+            if not 0 <= now - self._written < KEEP_SECONDS:
+                self._write()
         return session
 
     def close(self, token: str) -> None:
@@ -94,6 +98,7 @@ class Sessions:
 
     def _write(self) -> None:
         # Not fsynced: after a power cut people log in again. A full disk costs the same.
+        self._written = self._clock()
         names = ("account", "mark", "opened", "seen", "secret")
         kept = {name: {key: getattr(one, key) for key in names} for name, one in self._by_hash.items()}
         partial = self._path + ".new"

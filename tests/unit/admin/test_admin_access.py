@@ -186,6 +186,15 @@ def test_sessions_outlive_a_restart_without_their_tokens(sessions, tmp_path):
     assert Sessions(str(path), clock=lambda: 1001.0).find(token) is None
 
 
+def test_who_was_at_work_all_day_is_not_logged_out_by_a_restart(sessions, tmp_path):
+    token, opened = sessions.open(ADMIN, "mark"), sessions.clock[0]
+    while sessions.clock[0] < opened + IDLE_SECONDS:
+        sessions.clock[0] += 1800
+        assert sessions.find(token)
+    again = Sessions(str(tmp_path / "sessions.json"), clock=lambda: sessions.clock[0] + 60)
+    assert again.find(token)
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"x": {"account": 1}}', '{"x": 5}', "\0"])
 def test_a_broken_file_logs_everybody_out(tmp_path, content):
     (tmp_path / "s.json").write_text(content)
