@@ -293,7 +293,9 @@ def updating_house(folder: Path, project: str) -> Iterator[UpdatingHouse]:
         stack.down()
         registry.stop()
         # Those whose tag has moved on are found by their digest alone.
-        listed = sh("docker", "images", "--format", "{{.Repository}}:{{.Tag}} {{.Repository}}@{{.Digest}}").output
+        listed = sh(
+            "docker", "images", "--digests", "--format", "{{.Repository}}:{{.Tag}} {{.Repository}}@{{.Digest}}"
+        ).output
         ours = {word for word in listed.split() if word.startswith(registry.address) and "<none>" not in word}
         for name in sorted(ours):
             sh("docker", "rmi", name)
