@@ -29,6 +29,7 @@ from services.admin.gate_imap import ImapFault, ImapSession
 from services.admin.holding import Holding
 from services.admin.peers import PeerAway, Peers, PeerSaid, segment
 from services.directory.changes import GATE, Directories
+from services.directory.database import DatabaseUnusable
 from services.directory.errors import DirectoryError
 from services.directory.models import Account
 from services.directory.passwords import Passwords
@@ -106,10 +107,9 @@ class MailGate:
     async def _steps(self, story: _Try) -> None:
         settings = self._context.settings
         smtp, submissions, imaps = (host_and_port(each) for each in settings.gate_addresses.split(","))
-        account = await asyncio.to_thread(gate_account, self._directories, settings.mail_domain)
         password = secrets.token_hex(16)
         await story.step("rooms", self._rooms)
-        await story.step("account", lambda: self._publish(account, password))
+        account = await story.step("account", lambda: self._publish(password))
         received = _letter("from outside", account.address, settings.hostname, self._context.clock())
         target = Target(*smtp, tls=Tls.STARTTLS, context=_tls())
         await story.step("receive", lambda: self._hand_in(target, "", account.address, received))
@@ -129,12 +129,14 @@ class MailGate:
             if told["away"]:
                 raise NotPassed(f"not reached: {', '.join(told['away'])}", temporary=True)
 
-    async def _publish(self, account: Account, password: str) -> None:
+    async def _publish(self, password: str) -> Account:
         hashed = await self._passwords.hash(password)
         try:
+            account = await asyncio.to_thread(gate_account, self._directories, self._context.settings.mail_domain)
             await asyncio.to_thread(self._directories.publish_guest, account, hashed)
-        except (DirectoryError, PublicationFailed, OSError) as error:
+        except (DirectoryError, PublicationFailed, DatabaseUnusable, OSError) as error:
             raise NotPassed(f"the gate's account cannot be published: {error}") from None
+        return account
 
     async def _hand_in(self, target: Target, sender: str, recipient: str, letter: bytes) -> None:
         where = f"{target.host} port {target.port}"
@@ -173,10 +175,10 @@ class MailGate:
             raise NotPassed(f"{host} port {port}: {error or 'no answer in time'}", temporary=True) from None
 
     async def _clean_up(self) -> None:
-        account = await asyncio.to_thread(gate_account, self._directories, self._context.settings.mail_domain)
         try:
+            account = await asyncio.to_thread(gate_account, self._directories, self._context.settings.mail_domain)
             await asyncio.to_thread(self._directories.publish_guest)
-        except (DirectoryError, PublicationFailed, OSError) as error:
+        except (DirectoryError, PublicationFailed, DatabaseUnusable, OSError) as error:
             raise NotPassed(f"the gate's account is still published: {error}") from None
         try:
             await self._peers.ask("imap", "DELETE", f"/v1/mail/{segment(account.address)}", query={"purge": "1"})
