@@ -17,18 +17,17 @@ from collections.abc import Iterator
 from typing import Any
 
 from services.admin.parts import Parts
-from services.runtime.listener import BACKLOG
 from services.runtime.process import Context
 
 
 async def serve_page(context: Context, parts: Parts, sockets: list[socket.socket], inside: list[socket.socket]) -> None:
     """Serve page and API until `context.stop`: on `inside` as plain HTTP, on `sockets` with TLS unless they are those.
 
+    All listen already.
+
     Raises OSError when the listener ends by itself.
     """
     every = sockets if inside is sockets else [*sockets, *inside]
-    for each in every:
-        each.listen(BACKLOG)
     stopping = asyncio.create_task(context.stop.wait())
     somebody = asyncio.create_task(_connection(every))
     try:

@@ -31,7 +31,7 @@ from services.directory.passwords import Passwords
 from services.directory.publish import Publisher
 from services.runtime.hold import Hold
 from services.runtime.internal_http import serving
-from services.runtime.listener import bind
+from services.runtime.listener import BACKLOG, bind
 from services.runtime.process import Context
 from services.runtime.version import code_version
 
@@ -66,6 +66,8 @@ async def _serve(context: Context, directories: Directories, passwords: Password
     context.ports["admin"] = sockets[0].getsockname()[1]
     # The command line runs beside us and needs no TLS: where the page has it, there is a way in on loopback.
     inside = bind("127.0.0.1:0") if settings.admin_tls else sockets
+    for each in sockets if inside is sockets else [*sockets, *inside]:
+        each.listen(BACKLOG)  # before the room is ready: whoever waited for that must not be refused
     token = write_token(settings.admin_dir, _url(inside[0]))
     duties = Duties(context, directories, peers)
     sessions = Sessions(os.path.join(settings.admin_dir, "sessions.json"), clock=context.clock)

@@ -160,7 +160,7 @@ def test_nobody_fails_untold_and_what_was_delivered_is_not_sent_again(
 
     async def compose(self: Any, *arguments: Any) -> Any:
         if full[0]:
-            raise OSError(28, "No space left on device")
+            raise OSError(5, "Input/output error")
         return await real(self, *arguments)
 
     monkeypatch.setattr(queue_runner.Reports, "compose", compose)
@@ -189,7 +189,7 @@ def test_a_verdict_that_could_not_be_written_is_kept_and_written_later(tmp_path:
 
             async def settle(*arguments: Any, **other: Any) -> Any:
                 if broken[0]:
-                    raise OSError(28, "No space left on device")
+                    raise OSError(5, "Input/output error")
                 return await real(*arguments, **other)
 
             run.queue.settle = settle  # type: ignore[method-assign]
