@@ -121,6 +121,10 @@ class Run:
         """True once the house was closed: undoing it from there is a rollback, before it just a failure."""
         return "hold" in self.begun
 
+    def closed(self) -> bool:
+        """True while the listeners are held: a hold that was begun, and neither undone nor released."""
+        return self.touched and "hold" not in self.undone and "release" not in self.ended
+
     def to_undo(self) -> list[str]:
         """The steps still to be undone, in order: the last that was begun first."""
         return [name for name in reversed(self.begun) if name not in self.undone]

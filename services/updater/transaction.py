@@ -86,11 +86,16 @@ class Transaction:
             return ""
         self._entries = entries
         self._work.run = run
-        if run.committed:
-            return await self._finish()
-        if run.outcome:
-            return await self._back(run.back, run.outcome)
-        return await self._back(f"the updater was stopped during {run.step or 'its start'}")
+        if run.closed():
+            self._renewal = asyncio.create_task(self._work.renew())
+        try:
+            if run.committed:
+                return await self._finish()
+            if run.outcome:
+                return await self._back(run.back, run.outcome)
+            return await self._back(f"the updater was stopped during {run.step or 'its start'}")
+        finally:
+            await self._stop_renewing()
 
     # --- the two ways to the end ------------------------------------------------------------------------------------
     async def _back(self, reason: str, outcome: str = "") -> str:

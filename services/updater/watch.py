@@ -74,6 +74,7 @@ class Updater:
         self._admin = AdminRoom(Client(context.room, context.secrets, "admin", context.settings.admin_url))
         self._awake = asyncio.Event()
         self._look = False
+        self._planning = asyncio.Lock()  # a plan is a process of 25 MiB: one at a time, however many ask
         self._order: dict[str, Any] | None = None
         self._since = 0.0
         self.trouble = ""  # why an interrupted run has not ended yet
@@ -129,7 +130,8 @@ class Updater:
 
     async def plan(self, source: str, services: Sequence[str] | None) -> dict[str, Any]:
         """What a run would do: {"plan": [...]}, or {"error": why}."""
-        answer = await self._asked("plan", PLAN_SECONDS, source=source, services=services)
+        async with self._planning:
+            answer = await self._asked("plan", PLAN_SECONDS, source=source, services=services)
         return answer if "plan" in answer else {"error": str(answer.get("error") or answer.get("failed"))}
 
     def under_way(self) -> dict[str, Any] | None:

@@ -317,6 +317,30 @@ def test_an_engine_that_stays_away_leaves_it_to_the_next_start(tmp_path: Path) -
     assert "mail gate" in entry(world)["reason"], "the first reason, not the last"
 
 
+def test_while_an_interrupted_run_is_undone_its_hold_is_renewed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World.at(tmp_path)
+    letter_lost(world)
+
+    def engine_goes(world: World) -> None:
+        world.faults["standings"] = [EngineUnavailable("connection refused")] * 500
+
+    world.meanwhile["gate"] = engine_goes
+    with pytest.raises(Unsettled):
+        world.run()
+    world.faults = {"standings": [EngineUnavailable("connection refused")]}  # once more: undoing takes its time
+    renewed = []
+
+    async def renew(work: Work) -> None:
+        renewed.append(work.run.id)
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(Work, "renew", renew)
+    assert world.recover() == steps.ROLLED_BACK
+    assert len(renewed) == 1
+
+
 # --- somebody else ---------------------------------------------------------------------------------------------------
 def down(world: World) -> None:
     """`docker compose down`."""

@@ -71,7 +71,7 @@ def test_words_that_cannot_be_followed_end_the_start_with_one_line(given: dict[s
         ("WATCHTOWER_CLEANUP", "yes", "true or false"),
         ("WATCHTOWER_MONITOR_ONLY", "sure", "true or false"),
         ("UPDATE_MODE", "auto", "off, watch, update"),
-        ("UPDATE_WEBHOOK_URL", "ftp://x", "a URL such as"),
+        ("UPDATE_WEBHOOK_URL", "ftp://x", "an http or https address"),
         ("UPDATE_MIN_AGE", "-1", "from 0 to 8760"),
         ("UPDATE_HEALTH_SECONDS", "1", "from 5 to 900"),
     ],
