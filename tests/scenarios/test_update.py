@@ -113,7 +113,6 @@ def test_the_gate_for_the_owner_leaves_nothing_behind(at_home: House) -> None:
     client = ImapLine(at_home.port("imaps"), source="127.0.0.78")
     assert b"NO" in client.attempt("LOGIN mailstead-gate@example.test x")[-1]
     client.close()
-    at_home.settle()
     with pytest.raises(LetterRefused) as refused:
         at_home.receive("a@outside.test", "mailstead-gate@example.test", message=b"x")
     assert refused.value.code == 550
