@@ -96,7 +96,6 @@ class _Snapshot:
 
 
 _ACCOUNT = "SELECT address, domain, local, login, enabled, administrator, quota_bytes FROM accounts "
-_ACCOUNT_OF = _ACCOUNT + "WHERE address = ?"
 _UPWARDS = (
     "WITH RECURSIVE upwards(source) AS (SELECT source FROM aliases WHERE target = ? "
     "UNION SELECT aliases.source FROM aliases JOIN upwards ON aliases.target = upwards.source) "
@@ -136,18 +135,12 @@ class SnapshotDirectory:
 
     def account(self, address: str) -> Account | None:
         """See `Directory.account`."""
-        return self._answer("account", _ACCOUNT_OF, key(address), _first_account)
+        return self._answer("account", _ACCOUNT + "WHERE address = ?", key(address), _first_account)
 
     def aliases(self, source: str) -> tuple[str, ...]:
         """See `Directory.aliases`."""
-        sql, wanted = "SELECT target FROM aliases WHERE source = ? ORDER BY target", key(source)
-        snapshot = self._current()
-        found = _ask(snapshot, "aliases", sql, wanted, _first_column)
-        # An account without aliases, as nearly all are, is no name that is refused: the newest snapshot can wait.
-        account: Account | None = _ask(snapshot, "account", _ACCOUNT_OF, wanted, _first_account)
-        if found or account is not None:
-            return found
-        return self._answer("aliases", sql, wanted, _first_column)
+        sql = "SELECT target FROM aliases WHERE source = ? ORDER BY target"
+        return self._answer("aliases", sql, key(source), _first_column)
 
     def sources_for(self, address: str) -> tuple[str, ...]:
         """See `Directory.sources_for`."""

@@ -151,15 +151,6 @@ def test_link_is_looked_at_once_a_second(publisher, folders, clock, monkeypatch)
     assert seen.is_local("new.example") and len(looks) == 2
 
 
-def test_an_account_without_aliases_costs_no_look_at_the_link(publisher, folders, clock, monkeypatch):
-    put(publisher, 1)
-    seen = SnapshotDirectory(str(folders / "routing"), clock=clock)
-    assert seen.is_local("family.example")
-    monkeypatch.setattr(SnapshotDirectory, "_look", lambda *_: pytest.fail("the link was looked at"))
-    assert seen.aliases("anna@family.example") == () and seen.account("anna@family.example")
-    assert seen.aliases("x@family.example") == ("anna@family.example",)
-
-
 def test_who_was_just_added_is_found_and_logs_in_at_once(publisher, folders, clock):
     """A no is permanent to the peer: 550 to the first message, a ban for the new password."""
     put(publisher, 1, "old.example")
