@@ -100,6 +100,7 @@ def _housed(settings: Settings, data: str, ports: Mapping[str, int]) -> Settings
         admin_dir=os.path.join(data, "admin"),
         routing_dir=os.path.join(data, "routing"),
         auth_dir=os.path.join(data, "auth"),
+        personal_dir=os.path.join(data, "personal"),
         certs_dir=os.path.join(data, "certs"),
         dkim_dir=os.path.join(data, "dkim"),
         events_dir=os.path.join(data, "events"),
@@ -155,6 +156,7 @@ def _run(settings: Settings, ports: Mapping[str, int]) -> int:
         "admin_dir",
         "routing_dir",
         "auth_dir",
+        "personal_dir",
         "certs_dir",
         "dkim_dir",
     ):

@@ -19,8 +19,8 @@ BEFORE = ("admin", "dkim", "certs", "secrets", *(f"room-{room}" for room in ROOM
 # The record may be as late as it likes.
 AFTER = tuple(f"events-{room}" for room in ROOMS)
 KEPT = (*BEFORE, SPOOL, STATE, MAIL, *AFTER)
-# Made again by admin at its start, from directory.db; a restore empties them.
-DERIVED = ("routing", "auth")
+# Made again at the start, by admin from directory.db and by imap from state.db; a restore empties them.
+DERIVED = ("routing", "auth", "personal")
 
 SUMS = "SHA256SUMS"
 ABOUT = "mailstead.json"

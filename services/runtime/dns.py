@@ -11,29 +11,35 @@ import socket
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol
 
+from services.protocol.dns_lookup import (
+    Answer,
+    Asking,
+    DnsError,
+    NoAnswer,
+    NoSuchName,
+    Question,
+    Result,
+    TemporaryFailure,
+)
 from services.runtime.listener import host_and_port
 
 if TYPE_CHECKING:
     import dns.asyncresolver
     import dns.resolver
 
+__all__ = [
+    "DnsError",
+    "Lookup",
+    "NoAnswer",
+    "NoSuchName",
+    "Resolver",
+    "TemporaryFailure",
+    "ZoneLookup",
+    "ask",
+    "settle",
+]
+
 SECONDS = 10  # for one question with its retries: a slow zone must not hold a session longer than a command
-
-
-class DnsError(Exception):
-    """A look-up gave no answer that can be used."""
-
-
-class NoSuchName(DnsError):
-    """NXDOMAIN: the name does not exist."""
-
-
-class NoAnswer(DnsError):
-    """The name exists but has no record of this type."""
-
-
-class TemporaryFailure(DnsError):
-    """SERVFAIL, time-out, resolver away: ask again later, decide nothing."""
 
 
 class Lookup(Protocol):
@@ -45,11 +51,48 @@ class Lookup(Protocol):
     async def addresses(self, host: str) -> list[str]:
         """IPv6 and IPv4 addresses as texts, v6 first."""
 
+    async def ipv4(self, host: str) -> list[str]:
+        """Addresses of its A records alone."""
+
+    async def ipv6(self, host: str) -> list[str]:
+        """Addresses of its AAAA records alone."""
+
     async def txt(self, name: str) -> list[bytes]:
         """One joined string per TXT record."""
 
     async def ptr(self, address: str) -> list[str]:
         """Names of an address."""
+
+
+async def ask(lookup: Lookup, question: Question) -> Answer:
+    """The answer to one question, in the form that `protocol/dns_lookup.py` gives. Raises as `Lookup` does."""
+    match question.kind:
+        case "A":
+            return await lookup.ipv4(question.name)
+        case "AAAA":
+            return await lookup.ipv6(question.name)
+        case "MX":
+            return await lookup.mx(question.name)
+        case "TXT":
+            return await lookup.txt(question.name)
+        case "PTR":
+            return await lookup.ptr(question.name)
+
+
+async def settle(asking: Asking[Result], lookup: Lookup) -> Result:
+    """Drive a policy's questions to its decision. The caller bounds the time (`asyncio.timeout`)."""
+    try:
+        question = next(asking)
+        while True:
+            try:
+                answer = await ask(lookup, question)
+            except DnsError as error:
+                question = asking.throw(error)
+            else:
+                question = asking.send(answer)
+    except StopIteration as end:
+        result: Result = end.value
+        return result
 
 
 class Resolver:
@@ -80,6 +123,14 @@ class Resolver:
             # A temporary failure of either family outweighs the other's "none": the host may well have an address.
             raise next((each for each in failures if isinstance(each, TemporaryFailure)), failures[0])
         return texts
+
+    async def ipv4(self, host: str) -> list[str]:
+        """See `Lookup.ipv4`."""
+        return [record.address for record in await self._ask(host, "A")]
+
+    async def ipv6(self, host: str) -> list[str]:
+        """See `Lookup.ipv6`."""
+        return [record.address for record in await self._ask(host, "AAAA")]
 
     async def txt(self, name: str) -> list[bytes]:
         """See `Lookup.txt`."""
@@ -165,6 +216,14 @@ class ZoneLookup:
         if not found:
             raise NoAnswer(f"{host} has no address")
         return found
+
+    async def ipv4(self, host: str) -> list[str]:
+        """See `Lookup.ipv4`."""
+        return [str(value) for value in self._find(host, "A")]
+
+    async def ipv6(self, host: str) -> list[str]:
+        """See `Lookup.ipv6`."""
+        return [str(value) for value in self._find(host, "AAAA")]
 
     async def txt(self, name: str) -> list[bytes]:
         """See `Lookup.txt`."""

@@ -194,6 +194,36 @@ class Settings:
         choices=("yes", "no"),
     )
 
+    # --- what is done with incoming mail: env/filter.env --------------------------------------------------------
+    spf_fail: str = _setting(
+        "junk",
+        "Mail whose sender's domain says that this server may not send for it (SPF fail). junk: into the Junk folder. "
+        "reject: refused. tag: delivered, and only its header says so.",
+        "filter",
+        choices=("junk", "reject", "tag"),
+    )
+    dmarc_fail: str = _setting(
+        "junk",
+        "Mail that fails the DMARC policy of the domain in its From, where that asks for quarantine or reject. junk: "
+        "into the Junk folder. reject: refused. honor: what the domain asks for. tag: only its header says so.",
+        "filter",
+        choices=("junk", "reject", "honor", "tag"),
+    )
+
+    # --- mail that comes through a VPS or a tunnel: env/edge.env ------------------------------------------------
+    trusted_forwarders: str = _setting(
+        "",
+        "Addresses or networks of mail servers of yours that hand on mail for you (a Postfix on a VPS, a backup MX), "
+        "separated by commas. The true client is taken from what they say, and they are never delayed or banned.",
+        "edge",
+    )
+    proxy_peers: str = _setting(
+        "",
+        "Addresses or networks that may speak the PROXY protocol at the port for it (frp, HAProxy), separated by "
+        "commas. Empty: that port closes every connection.",
+        "edge",
+    )
+
     # --- records: env/events.env ------------------------------------------------------------------------------
     events_days: int = _setting(
         30, "Days that the record of each connection and message is kept.", "events", least=1, most=3650
@@ -308,6 +338,9 @@ class Settings:
     admin_dir: str = _setting("/var/lib/mailstead/admin", "directory.db and events.db.")
     routing_dir: str = _setting("/var/lib/mailstead/routing", "Published snapshots without secrets.")
     auth_dir: str = _setting("/var/lib/mailstead/auth", "Published snapshots with password hashes.")
+    personal_dir: str = _setting(
+        "/var/lib/mailstead/personal", "What imap publishes of each account for smtp-in: filter rules, junk memory."
+    )
     certs_dir: str = _setting("/var/lib/mailstead/certs", "Certificates that acme installed.")
     dkim_dir: str = _setting("/var/lib/mailstead/dkim", "DKIM private keys.")
     events_dir: str = _setting("/var/lib/mailstead/events", "A folder of event segments per room.")

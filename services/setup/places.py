@@ -60,6 +60,8 @@ def places(mail_uid: int = MAIL_UID, mail_gid: int = MAIL_GID) -> tuple[Place, .
         Place("routing", f"{here}/routing", admin, admin, 0o755),
         # setgid: the generations that admin publishes are the group's to read, and nobody else's.
         Place("auth", f"{here}/auth", admin, AUTH_GID, 0o2750),
+        # What imap knows of each account and smtp-in needs at delivery; in the group that both are in.
+        Place("personal", f"{here}/personal", mail_uid, mail_gid, 0o2750),
         Place("certs", f"{here}/certs", ROOM_UIDS["acme"], TLS_GID, 0o2750),
         Place("dkim", f"{here}/dkim", ROOM_UIDS["dkim"], ROOM_UIDS["dkim"], 0o700),
         Place("unbound", "/var/lib/unbound", ROOM_UIDS["unbound"], ROOM_UIDS["unbound"], 0o700),

@@ -26,7 +26,12 @@ ONE_SHOT = ("setup", "backup")
 # What each running service mounts: volume or host folder → (where, writable).
 LIB = "/var/lib/mailstead"
 MOUNTS: dict[str, dict[str, tuple[str, bool]]] = {
-    "smtp-in": {"mail": ("/var/mail", True), "routing": (f"{LIB}/routing", False), "certs": (f"{LIB}/certs", False)},
+    "smtp-in": {
+        "mail": ("/var/mail", True),
+        "routing": (f"{LIB}/routing", False),
+        "personal": (f"{LIB}/personal", False),
+        "certs": (f"{LIB}/certs", False),
+    },
     "smtp-out": {
         "spool": ("/var/spool/mailstead", True),
         "routing": (f"{LIB}/routing", False),
@@ -38,6 +43,7 @@ MOUNTS: dict[str, dict[str, tuple[str, bool]]] = {
         "mail": ("/var/mail", True),
         "imap-state": (f"{LIB}/imap", True),
         "auth": (f"{LIB}/auth", False),
+        "personal": (f"{LIB}/personal", True),
         "certs": (f"{LIB}/certs", False),
     },
     "dkim": {"dkim": (f"{LIB}/dkim", True)},
@@ -71,7 +77,7 @@ EDGES = {"smtp-in": True, "smtp-out": True, "acme": True, "imap": False, "admin"
 PORTS = {25: "smtp-in", 465: "smtp-out", 587: "smtp-out", 993: "imap", 143: "imap", 8080: "admin"}
 # Files of env/ beside the house's and the record's, which every room is given.
 ENV = {
-    "smtp-in": {"limits"},
+    "smtp-in": {"limits", "filter", "edge"},
     "smtp-out": {"limits", "relay", "queue", "updater"},  # it posts UPDATE_WEBHOOK_URL
     "imap": {"limits"},
     "dkim": set(),
