@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TypeAlias, TypeVar
 
+from services.protocol.smtp_parameters import NO_RCPT_PARAMETERS, RcptParameters, ascii_orcpt
 from services.protocol.smtp_remote import RemoteReply
 
 # RCPT commands sent before their replies are read. Their replies (about 60 octets each) must fit into the two sides'
@@ -82,6 +83,15 @@ class Greeting:
         text = self.extensions.get("SIZE", "")
         return int(text) or None if text.isdigit() and len(text) < 20 else None
 
+    def limit(self, name: str) -> int | None:
+        """A limit of RFC 9422 (`RCPTMAX`, `MAILMAX`); None where the server says none, or nothing that makes sense."""
+        for word in self.extensions.get("LIMITS", "").split():
+            key, _, value = word.partition("=")
+            # RFC 9422 §4: one to six digits, not zero.
+            if key.upper() == name and value.isascii() and value.isdigit() and len(value) <= 6:
+                return int(value) or None
+        return None
+
     @property
     def mechanisms(self) -> tuple[str, ...]:
         """SASL mechanisms. `AUTH=LOGIN`, of servers older than RFC 4954, counts too."""
@@ -103,6 +113,11 @@ class Message:
 
     `size` in octets, as sent. `smtputf8`: header fields hold UTF-8, or the client asked for SMTPUTF8 with addresses
     that do. `trace` goes only to our own rooms (XTRACE).
+
+    `ret`, `envid` and each recipient's part of `dsn` (address → NOTIFY, ORCPT) go to servers that offer DSN (RFC 3461)
+    and to no other; what the sender is told then is the caller's (§5.2.2). `requiretls` (RFC 8689): the message goes to
+    a server that offers it, or not at all; that the connection is encrypted and its server the right one is the
+    caller's too.
     """
 
     sender: str
@@ -111,6 +126,10 @@ class Message:
     eight_bit: bool = False
     smtputf8: bool = False
     trace: str = ""
+    ret: str = ""
+    envid: str = ""
+    requiretls: bool = False
+    dsn: Mapping[str, RcptParameters] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +251,9 @@ def unsuitable(message: Message, greeting: Greeting) -> RemoteReply | None:
         # RFC 6531 §3.2: must not be sent to a server that does not offer it. RFC 5248: 5.6.9 and 5.6.7.
         code = "5.6.9" if message.sender.isascii() else "5.6.7"
         return RemoteReply(550, (f"{code} The message needs SMTPUTF8, which this server does not offer",))
+    if message.requiretls and "REQUIRETLS" not in greeting:
+        # RFC 8689 §4.2.1 and §5: never to a server that does not promise to protect it further.
+        return RemoteReply(550, ("5.7.30 The sender requires TLS all the way, and this server does not offer that",))
     return None
 
 
@@ -244,11 +266,15 @@ def deliver(message: Message, greeting: Greeting, *, lmtp: bool = False) -> Step
     if (reply := unsuitable(message, greeting)) is not None:
         return tuple(RecipientResult(address, Phase.MAIL, reply, ours=True) for address in message.recipients)
     results: dict[str, RecipientResult] = {}
-    wanted = []
+    wanted: list[str] = []
+    most = greeting.limit("RCPTMAX")  # RFC 9422 §4.2: it counts those that are refused too
     for address in dict.fromkeys(message.recipients):
         if not address.isascii() and "SMTPUTF8" not in greeting:
             text = "5.6.7 The address needs SMTPUTF8, which this server does not offer"
             results[address] = RecipientResult(address, Phase.RCPT, RemoteReply(553, (text,)), ours=True)
+        elif len(wanted) == most:
+            text = f"4.5.3 This server takes {most} recipients in one message; this one goes with the next"
+            results[address] = RecipientResult(address, Phase.RCPT, RemoteReply(452, (text,)), ours=True)
         else:
             wanted.append(address)
     if wanted:
@@ -267,7 +293,7 @@ def _envelope(
 ) -> Steps[None]:
     """MAIL and RCPT; whoever is refused is in `results` afterwards."""
     pipelining = "PIPELINING" in greeting
-    commands = [f"RCPT TO:<{address}>" for address in wanted]
+    commands = [_rcpt(address, message, greeting) for address in wanted]
     yield _command(_mail(message, greeting, wanted))
     if not pipelining:
         mail = yield from _receive(Phase.MAIL)
@@ -297,8 +323,27 @@ def _mail(message: Message, greeting: Greeting, wanted: Iterable[str]) -> str:
     utf8 = message.smtputf8 or not message.sender.isascii() or not all(address.isascii() for address in wanted)
     if utf8 and "SMTPUTF8" in greeting:
         words.append("SMTPUTF8")
+    if "DSN" in greeting:
+        if message.ret:
+            words.append(f"RET={message.ret}")
+        if message.envid:
+            words.append(f"ENVID={message.envid}")
+    if message.requiretls:
+        words.append("REQUIRETLS")
     if message.trace and "XMAILSTEAD" in greeting:
         words.append(f"XTRACE={message.trace}")
+    return " ".join(words)
+
+
+def _rcpt(address: str, message: Message, greeting: Greeting) -> str:
+    asked = message.dsn.get(address, NO_RCPT_PARAMETERS)
+    words = [f"RCPT TO:<{address}>"]
+    if "DSN" in greeting:
+        if asked.notify:
+            words.append(f"NOTIFY={asked.notify}")
+        if asked.orcpt:
+            # RFC 3461 §5.2.1: handed on as it came.
+            words.append(f"ORCPT={asked.orcpt if 'SMTPUTF8' in greeting else ascii_orcpt(asked.orcpt)}")
     return " ".join(words)
 
 

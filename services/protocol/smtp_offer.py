@@ -11,11 +11,15 @@ from services.protocol import reply as replies
 from services.protocol.reply import Reply
 
 _ALWAYS = frozenset({"SIZE", "BODY", "SMTPUTF8"})
+_DSN_ON_RCPT = frozenset({"NOTIFY", "ORCPT"})
 
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """Sizes in octets. `extensions` are more EHLO lines; "XMAILSTEAD 1" also allows XTRACE on MAIL."""
+    """Sizes in octets. `extensions` are more EHLO lines; "XMAILSTEAD 1" also allows XTRACE on MAIL.
+
+    `dsn`, `requiretls` and `limits` offer RFC 3461, RFC 8689 and RFC 9422.
+    """
 
     hostname: str
     size_limit: int
@@ -25,6 +29,9 @@ class Offer:
     auth_requires_tls: bool = True
     require_auth: bool = False
     extensions: tuple[str, ...] = ()
+    dsn: bool = False
+    requiretls: bool = False
+    limits: bool = False
     max_recipients: int = 200
     max_errors: int = 10
     max_idle_commands: int = 100
@@ -32,6 +39,13 @@ class Offer:
     def reply(self, *, secured: bool, authenticated: bool) -> Reply:
         """The usual answer to EHLO and LHLO."""
         offered = ["PIPELINING", f"SIZE {self.size_limit}", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES"]
+        if self.dsn:
+            offered.append("DSN")
+        if self.requiretls and self._protected(secured):
+            offered.append("REQUIRETLS")
+        if self.limits:
+            # RFC 9422 §4.2; no MAILMAX: a session may carry any number of messages while it lasts.
+            offered.append(f"LIMITS RCPTMAX={self.max_recipients}")
         if self.starttls and not secured:
             offered.append("STARTTLS")
         # RFC 4954 §3: not while it would be refused, or a client sends the password in clear to find out.
@@ -39,7 +53,23 @@ class Offer:
             offered.append("AUTH " + " ".join(self.auth))
         return replies.extensions(self.hostname, [*offered, *self.extensions, "HELP"])
 
-    def mail_parameters(self) -> frozenset[str]:
+    def mail_parameters(self, *, secured: bool) -> frozenset[str]:
         """The parameters that MAIL may have."""
-        allowed = _ALWAYS | {"AUTH"} if self.auth else _ALWAYS
-        return allowed | {"XTRACE"} if any(line.startswith("XMAILSTEAD") for line in self.extensions) else allowed
+        allowed = set(_ALWAYS)
+        if self.auth:
+            allowed.add("AUTH")
+        if self.dsn:
+            allowed |= {"RET", "ENVID"}
+        if self.requiretls and self._protected(secured):
+            allowed.add("REQUIRETLS")
+        if any(line.startswith("XMAILSTEAD") for line in self.extensions):
+            allowed.add("XTRACE")
+        return frozenset(allowed)
+
+    def rcpt_parameters(self) -> frozenset[str]:
+        """The parameters that RCPT may have."""
+        return _DSN_ON_RCPT if self.dsn else frozenset()
+
+    def _protected(self, secured: bool) -> bool:
+        """RFC 8689 §2: only under TLS; a network of two rooms' own, where passwords may travel, is as good."""
+        return secured or bool(self.auth and not self.auth_requires_tls)

@@ -106,9 +106,9 @@ class SmtpSession:
     """One connection's session. The owner sends a greeting first, and calls `secure` after a TLS handshake."""
 
     __slots__ = (
-        "_body", "_errors", "_idle_commands", "_incoming", "_lines", "_mechanism", "_parameters", "_recipients",
-        "_size", "_smtputf8", "_spoilt", "_waiting", "authenticated", "extended", "last_words", "offer", "secured",
-        "state",
+        "_body", "_errors", "_idle_commands", "_incoming", "_lines", "_mechanism", "_parameters", "_rcpt_parameters",
+        "_recipients", "_size", "_smtputf8", "_spoilt", "_waiting", "authenticated", "extended", "last_words", "offer",
+        "secured", "state",
     )  # fmt: skip
 
     def __init__(self, offer: Offer, *, secured: bool = False) -> None:
@@ -127,7 +127,8 @@ class SmtpSession:
         self._spoilt: Reply | None = None
         self._size = self._recipients = self._errors = self._idle_commands = 0
         self._smtputf8 = False
-        self._parameters = offer.mail_parameters()
+        self._parameters = offer.mail_parameters(secured=secured)
+        self._rcpt_parameters = offer.rcpt_parameters()
 
     # --- what the owner calls ---------------------------------------------------------------------------------
 
@@ -196,6 +197,7 @@ class SmtpSession:
         """The TLS handshake is done. RFC 3207 §4.2: what was said before is void, what came since `send` is not."""
         self.state = State.CONNECTED
         self.secured = True
+        self._parameters = self.offer.mail_parameters(secured=True)
         self.authenticated = self.extended = False
 
     def close(self, reply: Reply) -> bytes:
@@ -312,7 +314,7 @@ class SmtpSession:
         return Mail(path, params)
 
     def _rcpt(self, argument: str) -> Event:
-        path, params = parse_rcpt(argument, self._smtputf8)
+        path, params = parse_rcpt(argument, self._smtputf8, self._rcpt_parameters)
         if self._recipients >= self.offer.max_recipients:
             raise Refused(replies.TOO_MANY_RECIPIENTS)
         return Rcpt(path, params)

@@ -178,6 +178,9 @@ class EngineConfig:
     auth_requires_tls: bool = True
     require_auth: bool = False
     extensions: tuple[str, ...] = ()  # more EHLO lines; "XMAILSTEAD 1" also allows XTRACE on MAIL
+    dsn: bool = False  # RFC 3461: RET, ENVID, NOTIFY and ORCPT are taken; the handler must hand them on
+    requiretls: bool = False  # RFC 8689, under TLS or between rooms; the handler must hand it on
+    limits: bool = False  # RFC 9422: say how many recipients a message may have
     command_timeout: float = 300
     data_timeout: float = 180  # between two pieces of a body
     session_timeout: float = 3600
@@ -207,6 +210,9 @@ class EngineConfig:
             auth_requires_tls=self.auth_requires_tls,
             require_auth=self.require_auth,
             extensions=self.extensions,
+            dsn=self.dsn,
+            requiretls=self.requiretls,
+            limits=self.limits,
             max_recipients=self.max_recipients,
             max_errors=self.max_errors,
             max_idle_commands=self.max_idle_commands,

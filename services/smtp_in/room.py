@@ -157,6 +157,9 @@ def _assemble(context: Context, deliveries: Deliveries, imap: Client, tls: Conte
         hostname=settings.hostname,
         size_limit=settings.max_message_size,
         tls=tls,
+        dsn=True,
+        requiretls=True,
+        limits=True,
         command_timeout=settings.command_timeout,
         data_timeout=settings.data_timeout,
         session_timeout=settings.session_timeout,
@@ -176,6 +179,8 @@ def _assemble(context: Context, deliveries: Deliveries, imap: Client, tls: Conte
         auth_requires_tls=False,  # a network of the two rooms' own
         require_auth=True,
         extensions=("XMAILSTEAD 1",),
+        dsn=True,
+        requiretls=True,
         session_timeout=settings.session_timeout,
         max_errors=ANY_NUMBER,
         max_recipients=ANY_NUMBER,

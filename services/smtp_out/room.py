@@ -190,6 +190,8 @@ def _doors(
         auth_requires_tls=False,
         require_auth=True,
         extensions=("XMAILSTEAD 1",),
+        dsn=True,
+        requiretls=True,
         max_recipients=10_000,
         max_connections_per_peer=settings.max_connections,
         max_connections=settings.max_connections,

@@ -191,7 +191,7 @@ def test_bad_internal_parameters(text: str) -> None:
     assert refused.value.reply.code == 501
 
 
-def test_rcpt_has_no_parameters_yet() -> None:
+def test_rcpt_has_no_parameters_unless_they_are_offered() -> None:
     with pytest.raises(Refused) as refused:
         parse_rcpt("TO:<a@b> NOTIFY=NEVER", False)
     assert refused.value.reply.code == 555
