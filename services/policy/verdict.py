@@ -1,11 +1,13 @@
 """A verdict: what was decided at one stage of a message, why, and what the peer is told.
 
 Made by `policy/intake.py`, recorded as an event and answered by the smtp-in room. Every reason is a sentence for the
-owner; its rule's name is what a search finds, its weight what a score adds up.
+owner; its rule's name is what a search finds, its weight what a score adds up. `mailstead explain` reads nothing but
+what `facts` puts into the record.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,24 +16,35 @@ from services.protocol.reply import Reply
 Stage = Literal["connect", "helo", "mail", "rcpt", "data"]
 Outcome = Literal["accept", "junk", "defer", "reject"]
 
+# What one event keeps: a message with ten signatures and five lists has half as many reasons.
+_MOST_REASONS = 60
+
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """One thing that was found. `weight` counts towards junk; 0: it decided by itself."""
+    """One thing that was found. `weight` counts towards junk; 0: it says something, or decided by itself."""
 
     rule: str
     text: str
     weight: float = 0.0
 
+    def __str__(self) -> str:
+        """`rule|weight|text`, as an event's `reasons` has it."""
+        return f"{self.rule}|{self.weight:g}|{self.text}"
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`reply` is None where the stage's usual answer is given."""
+    """`reply` is None where the stage's usual answer is given.
+
+    `settled`: a rule of the owner's decided (SPF_FAIL, DMARC_FAIL), so that no account's own score changes it.
+    """
 
     stage: Stage
     outcome: Outcome
     reply: Reply | None = None
     reasons: tuple[Reason, ...] = ()
+    settled: bool = False
 
     @property
     def accepted(self) -> bool:
@@ -47,6 +60,21 @@ class Verdict:
     def rules(self) -> str:
         """The names of the rules, for searching."""
         return " ".join(reason.rule for reason in self.reasons)
+
+    @property
+    def score(self) -> float:
+        """The sum of the weights."""
+        return total(self.reasons)
+
+
+def total(reasons: Iterable[Reason]) -> float:
+    """The sum of the weights, to a hundredth: 0.1 + 0.2 must not miss a threshold of 0.3."""
+    return round(sum(reason.weight for reason in reasons), 2)
+
+
+def facts(reasons: Iterable[Reason]) -> list[str]:
+    """Reasons as the record keeps them."""
+    return [str(reason) for reason in reasons][:_MOST_REASONS]
 
 
 def refused(stage: Stage, reply: Reply, rule: str, text: str) -> Verdict:

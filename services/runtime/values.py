@@ -9,31 +9,13 @@ tests set it, people do not).
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
+from services.runtime.filter_values import FilterSettings
+from services.runtime.setting import Setting, WrongSetting
+from services.runtime.setting import setting as _setting
 
-class WrongSetting(ValueError):
-    """A variable has a value that is not allowed; the message is one line for the owner. Ends the start with 78."""
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """What is known of one variable beside its default: where it stands, why it is so, what is allowed."""
-
-    why: str
-    file: str = ""
-    choices: tuple[str, ...] = ()
-    least: int | None = None
-    most: int | None = None
-    pattern: str = ""
-    form: str = ""  # what a value looks like, where the pattern alone does not tell a person
-    secret: bool = False
-
-
-def _setting(default: Any, why: str, file: str = "", **limits: Any) -> Any:
-    return field(default=default, metadata={"setting": Setting(why, file, **limits)})
-
+__all__ = ["Setting", "Settings", "WrongSetting", "defaults", "describe", "described"]
 
 # A host name by RFC 1123 §2.1 with at least one dot: a bare name cannot receive mail from outside.
 DOMAIN_PATTERN = r"(?=.{4,253}$)([a-z0-9_]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z0-9][a-z0-9-]{0,61}[a-z0-9]"
@@ -53,7 +35,7 @@ MIB = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(FilterSettings):
     """All variables of all rooms; each container is given only the env files that concern it."""
 
     # --- the house: env/mailstead.env -------------------------------------------------------------------------
@@ -192,22 +174,6 @@ class Settings:
         "a PTR record, which homes seldom have. no: over IPv6 only to servers that have no IPv4 address.",
         "queue",
         choices=("yes", "no"),
-    )
-
-    # --- what is done with incoming mail: env/filter.env --------------------------------------------------------
-    spf_fail: str = _setting(
-        "junk",
-        "Mail whose sender's domain says that this server may not send for it (SPF fail). junk: into the Junk folder. "
-        "reject: refused. tag: delivered, and only its header says so.",
-        "filter",
-        choices=("junk", "reject", "tag"),
-    )
-    dmarc_fail: str = _setting(
-        "junk",
-        "Mail that fails the DMARC policy of the domain in its From, where that asks for quarantine or reject. junk: "
-        "into the Junk folder. reject: refused. honor: what the domain asks for. tag: only its header says so.",
-        "filter",
-        choices=("junk", "reject", "honor", "tag"),
     )
 
     # --- mail that comes through a VPS or a tunnel: env/edge.env ------------------------------------------------

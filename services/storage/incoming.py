@@ -3,6 +3,9 @@
 Made by `Deliveries.incoming`, `AccountStore.incoming` and the spool; written by the SMTP engine (as its BodySink) or by
 the IMAP session. The file is made with O_TMPFILE: it has no name, so an abort, a crash or a `kill -9` leaves nothing
 behind. 256 KiB in memory: nearly all mail without attachments, and 50 sessions at once hold 13 MB.
+
+A body is what came, but for its beginning: `replace_front` takes out header fields that a stranger may not bring. Then
+the file is read from behind what was replaced, and nothing of it is written a second time.
 """
 
 from __future__ import annotations
@@ -27,8 +30,8 @@ class Incoming:
     """Octets in, to be copied into one or more files later. One writer at a time; not thread-safe."""
 
     __slots__ = (
-        "_closed", "_descriptor", "_folder", "_holds", "_in_file", "_limit", "_pending", "_pending_size", "_pool",
-        "size",
+        "_closed", "_descriptor", "_folder", "_from", "_front", "_holds", "_in_file", "_limit", "_pending",
+        "_pending_size", "_pool", "size",
     )  # fmt: skip
 
     def __init__(self, staging_dir: str, memory_limit: int = MEMORY_LIMIT, pool: Executor | None = None) -> None:
@@ -40,6 +43,8 @@ class Incoming:
         self._pending_size = 0
         self._descriptor = -1
         self._in_file = 0
+        self._front = b""  # stands for the first `_from` octets of the file
+        self._from = 0
         self._holds = 0
         self._closed = False
 
@@ -75,7 +80,8 @@ class Incoming:
         if self._descriptor >= 0:
             if self._in_file < octets and self._pending:
                 self.flush()
-            return os.pread(self._descriptor, octets, 0)
+            left = octets - len(self._front)
+            return self._front[:octets] + (os.pread(self._descriptor, left, self._from) if left > 0 else b"")
         taken: list[bytes] = []
         left = octets
         for piece in self._pending:
@@ -85,9 +91,30 @@ class Incoming:
                 break
         return b"".join(taken)
 
+    def replace_front(self, octets: int, front: bytes) -> None:
+        """From now on the body begins with `front` where its first `octets` octets were; not while it is written.
+
+        For a header, which `head` has given: short, and in memory by then. Blocks only where it is in the file and part
+        of what goes is not.
+        """
+        if not 0 <= octets <= self.size:
+            raise ValueError(f"{octets} of {self.size} octets cannot be replaced")
+        if self._descriptor < 0:
+            whole = b"".join(self._pending)
+            self._pending = [front, whole[octets:]]
+            self._pending_size = self.size = len(front) + len(whole) - octets
+            return
+        self.flush()
+        inside = octets - len(self._front)
+        self._front = front if inside >= 0 else front + self._front[octets:]
+        self._from += max(0, inside)
+        self.size = len(self._front) + self._in_file - self._from
+
     def chunks(self, size: int = _PIECE) -> Iterator[bytes]:
         """The whole body in order, in pieces of any length up to about `size`. Blocks where it is in the file."""
-        position = 0
+        position = self._from
+        if self._front:
+            yield self._front
         while position < self._in_file and (piece := os.pread(self._descriptor, size, position)):
             yield piece
             position += len(piece)
@@ -104,13 +131,13 @@ class Incoming:
                 write_all(target, memoryview(b"".join(pieces))[written:])
             return
         self.flush()
-        if before:
-            write_all(target, before)
-        copy_octets(self._descriptor, target, self._in_file)
+        if before or self._front:
+            write_all(target, before + self._front)
+        copy_octets(self._descriptor, target, self._in_file - self._from, self._from)
 
     def link_to(self, folder: int, name: str) -> bool:
         """Give the file itself a name, where it lies on the same file system; False = copy it instead."""
-        if self._descriptor < 0:
+        if self._descriptor < 0 or self._from or self._front:
             return False
         self.flush()
         try:
@@ -122,7 +149,7 @@ class Incoming:
         return True
 
     def descriptor(self) -> int:
-        """The open file, -1 while all is in memory."""
+        """The open file as it was received, -1 while all is in memory."""
         return self._descriptor
 
     def hold(self) -> None:
@@ -144,7 +171,8 @@ class Incoming:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
-        self._in_file = 0
+        self._in_file = self._from = 0
+        self._front = b""
 
     abort = close
 
@@ -166,12 +194,12 @@ def unnamed_file(folder: str) -> int:
     return descriptor
 
 
-def copy_octets(source: int, target: int, octets: int) -> None:
-    """Copy the first `octets` of `source` to the current position of `target`, in the kernel where it can."""
+def copy_octets(source: int, target: int, octets: int, start: int = 0) -> None:
+    """Copy `octets` of `source` from `start` to the current position of `target`, in the kernel where it can."""
     done = 0
     while done < octets:
         try:
-            count = os.copy_file_range(source, target, octets - done, offset_src=done)
+            count = os.copy_file_range(source, target, octets - done, offset_src=start + done)
         except OSError as error:
             if error.errno not in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM):
                 raise
@@ -179,7 +207,7 @@ def copy_octets(source: int, target: int, octets: int) -> None:
         if not count:
             break
         done += count
-    while done < octets and (piece := os.pread(source, min(1 << 20, octets - done), done)):
+    while done < octets and (piece := os.pread(source, min(1 << 20, octets - done), start + done)):
         write_all(target, piece)
         done += len(piece)
     if done < octets:

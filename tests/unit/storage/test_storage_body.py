@@ -231,3 +231,39 @@ def test_without_unnamed_files_a_name_is_made_and_removed(folder: Path, monkeypa
     assert os.listdir(folder) == []
     os.write(descriptor, b"x")
     os.close(descriptor)
+
+
+@given(
+    text=st.binary(max_size=60),
+    cuts=st.lists(st.tuples(st.integers(0, 70), st.binary(max_size=20)), min_size=1, max_size=3),
+    limit=st.sampled_from([5, 1000]),
+    lag=st.integers(0, 20),
+)
+def test_the_front_of_a_body_is_replaced(
+    text: bytes, cuts: list[tuple[int, bytes]], limit: int, lag: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Wherever the octets lie, every way of reading them gives the new front and the old rest."""
+    folder = tmp_path_factory.mktemp("front")
+    incoming = spilled(folder, [text[:-lag] if lag else text], limit)
+    if lag:
+        incoming.write(text[-lag:])  # still in memory
+    wanted = text
+    for octets, front in cuts:
+        if octets > len(wanted):
+            with pytest.raises(ValueError, match="cannot be replaced"):
+                incoming.replace_front(octets, front)
+            continue
+        incoming.replace_front(octets, front)
+        wanted = front + wanted[octets:]
+        assert incoming.size == len(wanted)
+        assert b"".join(incoming.chunks(7)) == wanted
+        assert incoming.head(9) == wanted[:9]
+    target = unnamed_file(str(folder))
+    incoming.copy_to(target, b"before")
+    assert os.pread(target, 1000, 0) == b"before" + wanted
+    os.close(target)
+    here = os.open(folder, os.O_RDONLY)
+    if incoming.link_to(here, "named"):
+        assert (folder / "named").read_bytes() == wanted
+    os.close(here)
+    incoming.close()
