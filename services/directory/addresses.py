@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import re
 
+from services.protocol.idn import a_labels, u_labels
+
 MAX_LOCAL = 64  # RFC 5321 §4.5.3.1.1
 MAX_ADDRESS = 254  # RFC 5321 §4.5.3.1.3: a path is 256 octets with its angle brackets
 MAX_DOMAIN = 253  # RFC 1035 §2.3.4: 255 octets on the wire
@@ -31,30 +33,16 @@ class InvalidName(ValueError):
 
 
 def ascii_domain(domain: str) -> str:
-    """`domain` as lower-case A-labels; raises InvalidName where a label is not IDNA 2008.
-
-    Case, dots and width are mapped first as browsers do it (UTS #46), so that what a person types is found.
-    """
-    if domain.isascii():
-        return domain.lower()
-    import idna  # half a MiB; only addresses outside ASCII need it
-
+    """`domain` as lower-case A-labels; raises InvalidName where a label is not IDNA 2008. See `protocol/idn.py`."""
     try:
-        return idna.encode(domain, uts46=True).decode("ascii").lower()
-    except (idna.IDNAError, UnicodeError) as error:
+        return a_labels(domain)
+    except ValueError as error:
         raise InvalidName(f"{domain!r} is not a domain name: {error}") from None
 
 
 def readable_domain(domain: str) -> str:
     """A stored domain as its people write it (U-labels); itself where it has none, or where one is not IDNA 2008."""
-    if "xn--" not in domain:
-        return domain
-    import idna
-
-    try:
-        return idna.decode(domain)
-    except (idna.IDNAError, UnicodeError):
-        return domain
+    return u_labels(domain)
 
 
 def domain_name(text: str) -> str:

@@ -48,7 +48,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "dns": ("runtime/dns.py",),
     "docker": ("updater/docker_host.py",),
     "fastapi": ("admin",),
-    "idna": ("directory/addresses.py",),
+    "idna": ("protocol/idn.py",),
     "h11": ("runtime/internal_http.py", "docker_filter"),
     "jinja2": ("admin",),
     "markupsafe": ("admin",),
