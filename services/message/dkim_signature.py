@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from services.message.body_hash import BodyHash
+from services.message.canonical import relaxed_value
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -83,7 +84,6 @@ _LONGEST_FOLDABLE_DOMAIN = 60
 # A header name is printable ASCII without a colon (RFC 5322 §2.2); before the colon the obsolete syntax has white space
 # (§4.5), which relaxed canonicalisation removes.
 _FIELD = re.compile(rb"([\x21-\x39\x3b-\x7e]+)[ \t]*:")
-_WHITE_SPACE = re.compile(rb"[ \t]+")
 _DOMAIN = re.compile(r"(?=.{1,253}\Z)[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?)*\Z")
 _SHA256_BYTES = 32
 
@@ -201,7 +201,7 @@ def read_fields(header_block: bytes, over_signed: Sequence[bytes] = OVER_SIGNED)
         name = match.group(1).lower()
         if name in wanted:
             value = b"".join((parts[0][match.end() :], *parts[1:]))
-            fields.append((name, _relaxed_value(value)))
+            fields.append((name, relaxed_value(value)))
 
     present = [name for name, _ in fields]
     if (senders := present.count(b"from")) != 1:
@@ -210,11 +210,6 @@ def read_fields(header_block: bytes, over_signed: Sequence[bytes] = OVER_SIGNED)
     names = [name for name in over_signed for _ in range(present.count(name) + 1)]
     names += [name for name in SIGNED_IF_PRESENT for _ in range(present.count(name)) if name not in over_signed]
     return SignedFields(tuple(fields), tuple(names))
-
-
-def _relaxed_value(value: bytes) -> bytes:
-    # RFC 6376 §3.4.2. White space is SP and HTAB alone; bytes.strip() without them would take form feeds too.
-    return _WHITE_SPACE.sub(b" ", value).strip(b" ") + b"\r\n"
 
 
 class _Relaxed:
@@ -227,7 +222,7 @@ class _Relaxed:
         """The message's fields as they are; the signature's own field in relaxed form."""
         if headers is self._fields:
             return headers
-        return [(name.lower(), _relaxed_value(value.replace(b"\r\n", b""))) for name, value in headers]
+        return [(name.lower(), relaxed_value(value.replace(b"\r\n", b""))) for name, value in headers]
 
 
 def sign(fields: SignedFields, body_hash: str, domain: str, selector: str, key: SigningKey, now: float) -> bytes:

@@ -43,7 +43,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "aiosmtpd": ("smtp/engine.py",),
     "apscheduler": ("updater",),
     "argon2": ("directory/passwords.py",),
-    "cryptography": ("acme", "dkim", "message/dkim_signature.py"),
+    "cryptography": ("acme", "dkim", "message/dkim_record.py", "message/dkim_signature.py"),
     "dkim": ("message/dkim_signature.py",),
     "dns": ("runtime/dns.py",),
     "docker": ("updater/docker_host.py",),
