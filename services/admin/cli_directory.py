@@ -150,8 +150,12 @@ def _tell_changed(out: Output, answer: Any, line: str) -> None:
 
 def alias_add(client: Client, out: Output, given: Arguments) -> None:
     """alias add."""
-    answer = client.ask("POST", "/aliases", {"source": given.source, "target": given.target})
-    out.answer(answer, f"{answer['alias']['source']} → {answer['alias']['target']}")
+    body = {"source": given.source, "target": given.target}
+    if given.keep_copy:
+        body["keep_copy"] = True
+    answer = client.ask("POST", "/aliases", body)
+    source, target = answer["alias"]["source"], answer["alias"]["target"]
+    out.answer(answer, f"{source} → {target}" + (f", and a copy stays in {source}" if given.keep_copy else ""))
 
 
 def alias_list(client: Client, out: Output, given: Arguments) -> None:
@@ -181,8 +185,35 @@ def domain_add(client: Client, out: Output, given: Arguments) -> None:
 def domain_list(client: Client, out: Output, given: Arguments) -> None:
     """domain list."""
     answer = client.ask("GET", "/domains")
-    rows = [(each["name"], str(each["accounts"]), str(each["aliases"])) for each in answer["domains"]]
+    rows = [
+        (f"{each['name']} = {each['alias_of']}" if each["alias_of"] else each["name"], str(each["accounts"]),
+         str(each["aliases"]))
+        for each in answer["domains"]
+    ]  # fmt: skip
     out.table(answer, ("DOMAIN", "ACCOUNTS", "ALIASES"), rows, "there are no domains")
+
+
+def domain_alias_add(client: Client, out: Output, given: Arguments) -> None:
+    """domain alias add."""
+    answer = client.ask("POST", "/domains", {"name": given.name, "alias_of": given.existing})
+    name, existing = answer["domain"]["name"], answer["domain"]["alias_of"]
+    records = f"its DNS records: scripts/mailstead dns show {name}"
+    out.answer(answer, f"every address of {name} answers as the one of {existing}; {records}")
+    out.notes(answer)
+
+
+def domain_alias_list(client: Client, out: Output, given: Arguments) -> None:
+    """domain alias list."""
+    answer = client.ask("GET", "/domains")
+    found = [each for each in answer["domains"] if each["alias_of"]]
+    rows = [(each["name"], each["alias_of"]) for each in found]
+    out.table({"domains": found}, ("DOMAIN", "ANSWERS AS"), rows, "there are no domain aliases")
+
+
+def domain_alias_del(client: Client, out: Output, given: Arguments) -> None:
+    """domain alias del."""
+    answer = client.ask("DELETE", f"/domains/{segment(given.name)}", alias="true")
+    out.answer(answer, f"{answer['deleted']} is deleted; its DKIM keys are kept")
 
 
 def domain_del(client: Client, out: Output, given: Arguments) -> None:

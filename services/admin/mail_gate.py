@@ -241,7 +241,7 @@ class _Try:
 
 def gate_account(directories: Directories, mail_domain: str) -> Account:
     """The gate's account: in the house's own domain, or in the first one that is left. Blocking."""
-    domains = [domain.name for domain in directories.database.domains()]
+    domains = [domain.name for domain in directories.database.domains() if not domain.alias_of]
     domain = mail_domain if mail_domain in domains or not domains else domains[0]
     return Account(f"{GATE}@{domain}", domain, GATE)
 

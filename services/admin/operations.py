@@ -70,9 +70,18 @@ class Operations:
         self._record(actor, f"domain {domain.name} added")
         return domain, await self._duties.attempt(domain.name)
 
-    async def delete_domain(self, actor: Actor, name: str) -> str:
-        """Stop receiving mail for a domain that has neither accounts nor aliases. Its keys stay with dkim."""
-        gone = await self._change(lambda: self._directories.delete_domain(name))
+    async def add_domain_alias(self, actor: Actor, name: str, existing: str) -> tuple[Domain, list[str]]:
+        """Let every address of a domain answer as the same one of `existing`; its DKIM keys are made."""
+        domain = await self._change(lambda: self._directories.add_domain_alias(name, existing))
+        self._record(actor, f"domain {domain.name} answers as {domain.alias_of}")
+        return domain, await self._duties.attempt(domain.name)
+
+    async def delete_domain(self, actor: Actor, name: str, *, alias: bool = False) -> str:
+        """Stop receiving mail for a domain that has neither accounts nor aliases. Its keys stay with dkim.
+
+        `alias`: only where it is a domain alias."""
+        delete = self._directories.delete_domain_alias if alias else self._directories.delete_domain
+        gone = await self._change(lambda: delete(name))
         self._record(actor, f"domain {gone} deleted")
         return gone
 
@@ -192,10 +201,11 @@ class Operations:
         """All aliases."""
         return await asyncio.to_thread(self.database.aliases)
 
-    async def add_alias(self, actor: Actor, source: str, target: str) -> Alias:
-        """Mail for `source` goes (also) to `target`."""
-        alias = await self._change(lambda: self._directories.add_alias(source, target))
-        self._record(actor, f"alias {alias.source} → {alias.target} added", address=alias.source, target=alias.target)
+    async def add_alias(self, actor: Actor, source: str, target: str, *, keep_copy: bool = False) -> Alias:
+        """Mail for `source` goes (also) to `target`; with `keep_copy` into the mailbox of `source` too."""
+        alias = await self._change(lambda: self._directories.add_alias(source, target, keep_copy=keep_copy))
+        what = f"alias {alias.source} → {alias.target} added" + (", and a copy is kept" if keep_copy else "")
+        self._record(actor, what, address=alias.source, target=alias.target)
         return alias
 
     async def delete_alias(self, actor: Actor, source: str, target: str | None) -> list[Alias]:

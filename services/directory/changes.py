@@ -27,10 +27,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 from services.directory import addresses
-from services.directory.alias_targets import check_target
+from services.directory.alias_targets import Routes, check_arrives, no_new_circle
 from services.directory.database import AccountDetails, Database
+from services.directory.domains import DomainChanges
 from services.directory.errors import Closed, Exists, NotFound, NotPublished, Refused
-from services.directory.models import Account, Alias, Domain, Duty, Fact
+from services.directory.models import Account, Alias, Duty, Fact
 from services.directory.passwords import needs_rehash
 from services.directory.publish import Contents, PublicationFailed, Publisher
 
@@ -39,8 +40,8 @@ KEEP_DELETED_SECONDS = 30 * 86_400  # as long as imap keeps the mail of a delete
 GATE = "mailstead-gate"
 
 
-class Directories:
-    """The directory as admin changes it."""
+class Directories(DomainChanges):
+    """The directory as admin changes it; the verbs of domains are in `domains.py`."""
 
     def __init__(self, database: Database, publisher: Publisher, *, clock: Callable[[], float] = time.time) -> None:
         """`publisher` is told of every change before it is answered."""
@@ -48,34 +49,6 @@ class Directories:
         # Why nothing may be changed now, "" where it may. Asked within the lock, right before each change.
         self.closed: Callable[[], str] = lambda: ""
         self._guest: tuple[Account, str] | None = None
-
-    # --- domains ---------------------------------------------------------------------------------------------------
-
-    def add_domain(self, text: str) -> Domain:
-        """Receive mail for a domain from now on."""
-        domain = Domain(addresses.domain_name(text), self._clock())
-        with self._change() as connection:
-            if self.database.has_domain(domain.name):
-                raise Exists(f"the domain {domain.name} is here already")
-            connection.execute("INSERT INTO domains VALUES (?, ?)", (domain.name, domain.created))
-            self._owe(connection, "keys", domain.name)
-        return domain
-
-    def delete_domain(self, text: str) -> str:
-        """Stop receiving mail for a domain; refused while it has accounts or aliases. Returns its stored name."""
-        name = addresses.domain_name(text)
-        with self._change() as connection:
-            if not self.database.has_domain(name):
-                raise NotFound(f"there is no domain {name} here")
-            accounts = _count(connection, "accounts WHERE deleted_at IS NULL AND domain = ?", name)
-            aliases = _count(connection, "aliases WHERE substr(source, instr(source, '@') + 1) = ?", name)
-            if accounts or aliases:
-                raise Refused(f"{name} still has {accounts} accounts and {aliases} aliases; delete them first")
-            if _count(connection, "domains WHERE name <> ?", name) == 0:
-                raise Refused(f"{name} is the only domain; add another first")
-            connection.execute("DELETE FROM domains WHERE name = ?", (name,))
-            connection.execute("DELETE FROM duties WHERE kind = 'keys' AND subject = ?", (name,))
-        return name
 
     # --- accounts --------------------------------------------------------------------------------------------------
 
@@ -98,8 +71,7 @@ class Directories:
         wanted = addresses.user_name(login) if login else ""
         now = self._clock()
         with self._change() as connection:
-            if not self.database.has_domain(domain):
-                raise NotFound(f"the domain {domain} is not here; add it first: scripts/mailstead domain add {domain}")
+            self._check_own(domain)
             if self.database.account(address):
                 raise Exists(f"the account {address} is here already")
             if _count(connection, "duties WHERE kind = 'remove-mail' AND subject = ?", address):
@@ -184,10 +156,8 @@ class Directories:
             account = self.account(text).account
             if account.administrator and account.enabled:
                 self._check_not_last_administrator(account.address)
-            rows = connection.execute(
-                "SELECT source, target FROM aliases WHERE target = ? ORDER BY source", (account.address,)
-            ).fetchall()
-            connection.execute("DELETE FROM aliases WHERE target = ?", (account.address,))
+            rows = Routes(self.database).leading_to(account.address)
+            connection.executemany("DELETE FROM aliases WHERE source = ? AND target = ?", rows)
             connection.execute(
                 "UPDATE accounts SET deleted_at = ?, password_hash = '' WHERE address = ? AND deleted_at IS NULL",
                 (self._clock(), account.address),
@@ -198,6 +168,7 @@ class Directories:
                 )
             connection.execute("DELETE FROM duties WHERE kind = 'provision' AND subject = ?", (account.address,))
             self._owe(connection, "remove-mail", account.address, "purge" if purge else "keep")
+            rows += self._cut_circles(connection)
         return account.address, [Alias(*row) for row in rows]
 
     def purge_deleted(self, text: str) -> int:
@@ -231,21 +202,31 @@ class Directories:
 
     # --- aliases ---------------------------------------------------------------------------------------------------
 
-    def add_alias(self, source_text: str, target_text: str) -> Alias:
-        """Mail for `source` goes (also) to `target`. Adding one that is there changes nothing."""
+    def add_alias(self, source_text: str, target_text: str, *, keep_copy: bool = False) -> Alias:
+        """Mail for `source` goes (also) to `target`. Adding one that is there changes nothing.
+
+        `keep_copy`: and into the mailbox of `source` too, which must be an account's address. Both in one change: at no
+        time is mail without its copy.
+        """
         source = addresses.alias_source(source_text)
         _check_not_reserved(source.partition("@")[0], source)
         typed = target_text.strip()
-        # `@ours → @theirs` keeps the part before @: a domain alias.
+        # `@ours → @theirs` keeps the part before @.
         target = "@" + addresses.domain_name(typed[1:]) if typed.startswith("@") else addresses.address(typed)
         with self._change() as connection:
-            domain = source.partition("@")[2]
+            domain = source.rpartition("@")[2]
             if not self.database.has_domain(domain):
                 raise NotFound(f"the domain {domain} is not here; an alias answers for an address of ours")
+            self._check_own(domain)
             if target.startswith("@") and not source.startswith("@"):
                 raise Refused(f"{source} is one address; it cannot go to all of {target}")
-            check_target(self.database, source, target)
-            connection.execute("INSERT OR IGNORE INTO aliases VALUES (?, ?, ?)", (source, target, self._clock()))
+            if keep_copy and self.database.account(source) is None:
+                raise Refused(f"{source} is no account: add the mailbox that keeps the copy as one more target")
+            if target != source:
+                check_arrives(self.database, target)
+            with no_new_circle(self.database, f"{source} → {target}"):
+                for each in (target, *([source] if keep_copy else [])):
+                    connection.execute("INSERT OR IGNORE INTO aliases VALUES (?, ?, ?)", (source, each, self._clock()))
         return Alias(source, target)
 
     def delete_alias(self, source_text: str, target_text: str | None = None) -> list[Alias]:
@@ -259,8 +240,18 @@ class Directories:
             if not rows:
                 where = f"{source} → {target_text}" if target_text is not None else source
                 raise NotFound(f"there is no alias {where}")
-            connection.execute(f"DELETE FROM aliases WHERE {sql}", values)
+            # What it kept from the catch-all may be what the catch-all leads to.
+            with no_new_circle(self.database, f"deleting the alias {source}"):
+                connection.execute(f"DELETE FROM aliases WHERE {sql}", values)
         return [Alias(*row) for row in rows]
+
+    def _cut_circles(self, connection: sqlite3.Connection) -> list[tuple[str, str]]:
+        """Delete the aliases that only a mailbox which is gone now kept from going round; what was deleted."""
+        gone: list[tuple[str, str]] = []
+        while found := (routes := Routes(self.database)).circle():
+            gone.append(routes.closing(found))
+            connection.execute("DELETE FROM aliases WHERE source = ? AND target = ?", gone[-1])
+        return gone
 
     # --- facts from rooms ------------------------------------------------------------------------------------------
 

@@ -81,7 +81,7 @@ class Database:
 
     def domains(self) -> list[Domain]:
         """All local domains, sorted by name."""
-        return [Domain(*row) for row in self._rows("SELECT name, created FROM domains ORDER BY name")]
+        return [Domain(*row) for row in self._rows("SELECT name, created, alias_of FROM domains ORDER BY name")]
 
     def has_domain(self, name: str) -> bool:
         """True where the domain, in its stored form, is local."""

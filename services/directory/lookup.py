@@ -46,6 +46,11 @@ class Directory(Protocol):
     def is_local(self, domain: str) -> bool:
         """True where `domain`'s mail stays here."""
 
+    def domain_alias(self, domain: str) -> str:
+        """The local domain as which every address of `domain` answers; "" where it answers for itself, or is not ours.
+
+        `account`, `aliases` and `sources_for` are asked about addresses of that domain."""
+
     def account(self, address: str) -> Account | None:
         """The account with exactly this address; a disabled one too."""
 
@@ -66,8 +71,8 @@ class AuthDirectory(Directory, Protocol):
     """A directory that can also check log-ins."""
 
     def login(self, name: str) -> Credentials | None:
-        """Whom `name`, a full address or a unique user name, means, and the hash to check. The caller looks at
-        `account.enabled` for the record; a disabled account's hash is "", which no password matches."""
+        """Whom `name`, a full address (also by a domain alias) or a unique user name, means, and the hash to check. The
+        caller looks at `account.enabled` for the record; a disabled account's hash is "", which no password matches."""
 
     def look_anew(self) -> None:
         """Answer from the newest snapshot from now on: whoever asks has just published it."""
@@ -87,6 +92,10 @@ class _Snapshot:
         version = int(self.rows("PRAGMA user_version")[0][0])
         if version > SNAPSHOT_FORMAT:
             raise sqlite3.DatabaseError(f"snapshot format {version} is newer than this room's {SNAPSHOT_FORMAT}")
+        # Few, and asked for each address; a snapshot from before them has no such column.
+        columns = [row[1] for row in self.rows("PRAGMA table_info(domains)")]
+        aliased = "SELECT name, alias_of FROM domains WHERE alias_of <> ''"
+        self.domain_aliases: dict[str, str] = dict(self.rows(aliased)) if "alias_of" in columns else {}
         self.generation: int = int(self.rows("SELECT value FROM meta WHERE name = 'generation'")[0][0])
 
     def rows(self, sql: str, *values: str) -> list[tuple[Any, ...]]:
@@ -133,6 +142,10 @@ class SnapshotDirectory:
         name = key("@" + domain)[1:].removesuffix(".")
         return bool(self._answer("domain", "SELECT 1 FROM domains WHERE name = ?", name, bool))
 
+    def domain_alias(self, domain: str) -> str:
+        """See `Directory.domain_alias`. As fresh as the look that `is_local` takes at an unknown domain."""
+        return self._current().domain_aliases.get(key("@" + domain)[1:].removesuffix("."), "")
+
     def account(self, address: str) -> Account | None:
         """See `Directory.account`."""
         return self._answer("account", _ACCOUNT + "WHERE address = ?", key(address), _first_account)
@@ -161,7 +174,11 @@ class SnapshotDirectory:
         if not wanted:
             return None  # "" is the login of those who have none
         sql = _ACCOUNT.replace(" FROM", ", password_hash FROM") + f"WHERE {column} = ?"
-        rows = self._current(anew=True).rows(sql, wanted)
+        snapshot = self._current(anew=True)
+        local, at, domain = wanted.rpartition("@")
+        if at and (real := snapshot.domain_aliases.get(domain)):
+            wanted = f"{local}@{real}"
+        rows = snapshot.rows(sql, wanted)
         return Credentials(_account(rows[0]), str(rows[0][7])) if rows else None
 
     def _answer(self, kind: str, sql: str, wanted: str, of: Callable[[list[tuple[Any, ...]]], Answer]) -> Answer:

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Domain:
-    """A domain whose mail stays here."""
+    """A domain whose mail stays here. `alias_of`: the domain as which its addresses answer; "": they are its own."""
 
     name: str
     created: float = 0.0
+    alias_of: str = ""
 
 
 @dataclass(frozen=True, slots=True)

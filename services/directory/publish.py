@@ -32,7 +32,7 @@ SUFFIX = ".sqlite"
 
 _TABLES = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE domains (name TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE domains (name TEXT PRIMARY KEY, alias_of TEXT NOT NULL DEFAULT '') WITHOUT ROWID;
 CREATE TABLE accounts (
     address TEXT PRIMARY KEY, domain TEXT NOT NULL, local TEXT NOT NULL, login TEXT NOT NULL,
     enabled INTEGER NOT NULL, administrator INTEGER NOT NULL, quota_bytes INTEGER NOT NULL{hash_column}
@@ -153,8 +153,14 @@ def _fill(connection: sqlite3.Connection, contents: Contents, with_hashes: bool)
         connection.execute(statement)
     connection.execute(f"PRAGMA user_version={SNAPSHOT_FORMAT}")
     connection.execute("INSERT INTO meta VALUES ('generation', ?)", (str(contents.generation),))
-    connection.executemany("INSERT INTO domains VALUES (?)", [(domain.name,) for domain in contents.domains])
+    domains = [(domain.name, domain.alias_of) for domain in contents.domains]
+    connection.executemany("INSERT INTO domains VALUES (?, ?)", domains)
     connection.executemany("INSERT INTO aliases VALUES (?, ?)", [(a.source, a.target) for a in contents.aliases])
+    # A room from before domain aliases reads this as a catch-all that keeps the part before @: nearly the same. Others
+    # never ask for it, since they ask about addresses of the domain that it stands for.
+    connection.executemany(
+        "INSERT OR IGNORE INTO aliases VALUES (?, ?)", [(f"@{name}", f"@{of}") for name, of in domains if of]
+    )
     rows: list[tuple[object, ...]] = []
     for account in contents.accounts:
         row: tuple[object, ...] = (

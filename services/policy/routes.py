@@ -6,16 +6,20 @@ and by which relay or MX, is smtp-out's business; addresses made by SRS are deco
 
 The order in which an address of a local domain is answered, and why:
 
+0. a domain alias first of all: `anna@family.example` is `anna@example.org` where the owner has said that the one domain
+   answers as the other, with everything that follows;
 1. an alias of exactly this name: an owner who writes an alias over an account's name wants mail redirected, and names
    the account itself among the targets to keep a copy;
 2. an account of exactly this name;
 3. the same two for `user` when the address is `user+tag`: after the exact names, so that `user+tag` can be given away;
 4. postmaster and abuse: the first administrator, before the catch-all, since RFC 5321 §4.5.1 and RFC 2142 want a
    person there and a catch-all is often a folder nobody reads;
-5. the domain's catch-all, the alias `@domain`; a target written `@other` keeps the local part (a domain alias).
+5. the domain's catch-all, the alias `@domain`; a target written `@other` keeps the local part.
 
 A disabled account still receives: it may not log in or send, and what came while somebody was locked out is not lost.
-Targets are resolved by the same rules. A loop is cut where it closes; an address that has nothing but loops is unknown.
+Targets are resolved by the same rules. A way that comes back to an address on it ends in that address's mailbox where
+it has one (so that `anna@d → anna@d, outside` keeps a copy), else it is a loop and is cut there; an address that has
+nothing but loops is unknown. The directory refuses loops when they are made; this is for what it could not know.
 """
 
 from __future__ import annotations
@@ -57,6 +61,8 @@ class RoutingDirectory(Protocol[A_co]):
     """The questions routing asks (`directory.lookup.Directory` answers them); addresses are lower-case."""
 
     def is_local(self, domain: str, /) -> bool: ...
+
+    def domain_alias(self, domain: str, /) -> str: ...
 
     def account(self, address: str, /) -> A_co | None: ...
 
@@ -110,6 +116,13 @@ def without_tag(address: str) -> str | None:
     return f"{user}@{domain}" if plus and user else None
 
 
+def canonical(address: str, directory: RoutingDirectory[A]) -> str:
+    """`address` in the domain that it belongs to: itself, unless its domain is another's alias."""
+    local, domain = split_address(address)
+    real = directory.domain_alias(domain) if domain else ""
+    return f"{local}@{real}" if real else address
+
+
 def resolve(address: str, directory: RoutingDirectory[A]) -> Routing[A] | Unknown | NotLocal:
     """Where mail for `address` goes, by the order in this module's text."""
     asked = normalise(address)
@@ -121,6 +134,7 @@ def resolve(address: str, directory: RoutingDirectory[A]) -> Routing[A] | Unknow
         return _administrator(address, directory)
     if not directory.is_local(domain):
         return NotLocal(address)
+    asked = canonical(asked, directory)
     walk = _Walk(directory)
     walk.visit(asked, ())
     if walk.mailboxes or walk.forwards:
@@ -157,7 +171,7 @@ class _Walk(Generic[A]):
         self._seen: set[str] = set()
 
     def visit(self, address: str, path: tuple[str, ...]) -> None:
-        """Add what `address` leads to. `path` holds the alias sources being expanded on the way here."""
+        """Add what `address` leads to. `path` holds the addresses being expanded on the way here."""
         domain = split_address(address)[1]
         if not domain:
             self.skipped.append(address)  # an alias to a bare name: nothing here has one
@@ -165,34 +179,31 @@ class _Walk(Generic[A]):
         if not self._directory.is_local(domain):
             self.forwards[address] = None
             return
-        if address in self._seen and address not in path:
+        address = canonical(address, self._directory)
+        local, domain = split_address(address)
+        back = address in path
+        if address in self._seen and not back:
             return  # two lists share a member: it is there already
         self._seen.add(address)
         names = [address]
         if (plain := without_tag(address)) is not None:
             names.append(plain)
         for name in names:
-            if self._expand(name, address, path) or self._mailbox(name):
+            if (not back and self._expand(name, address, path)) or self._mailbox(name):
                 return
-        local = split_address(address)[0]
         if local in ROLE_NAMES:
             found = _administrator(address, self._directory)
             if isinstance(found, Routing):
                 for account in found.mailboxes:
                     self.mailboxes[account.address] = account
                 return
-        if self._expand(f"@{domain}", address, path):
-            return
-        if address in path or f"@{domain}" in path:
+        if back:
             self.looped.append(address)
-        else:
+        elif not self._expand(f"@{domain}", address, path):
             self.skipped.append(address)
 
     def _expand(self, source: str, address: str, path: tuple[str, ...]) -> bool:
-        """Follow the alias `source`. False where there is none, or where it is being followed already: then the name
-        means the account behind it, so that `anna@d → anna@d, outside` keeps a copy."""
-        if source in path:
-            return False
+        """Follow the alias `source`, which answers for `address`. False where there is none."""
         targets = self._directory.aliases(source)
         if not targets:
             return False
@@ -209,7 +220,7 @@ class _Walk(Generic[A]):
             if self.overflow:
                 return True
             target = normalise(target)
-            self.visit(f"{local}{target}" if target.startswith("@") else target, (*path, source))
+            self.visit(f"{local}{target}" if target.startswith("@") else target, (*path, address))
         return True
 
     def _mailbox(self, name: str) -> bool:

@@ -25,6 +25,7 @@ class _Body(BaseModel):
 
 class NewDomain(_Body):
     name: Annotated[str, Field(max_length=400, examples=["family.example"])]
+    alias_of: str = Field(default="", max_length=400, description="a domain here as which every address of it answers")
 
 
 class NewAccount(_Body):
@@ -53,6 +54,7 @@ class AskedPassword(_Body):
 class NewAlias(_Body):
     source: Annotated[str, Field(max_length=400, description="an address of ours, or @domain for a catch-all")]
     target: Annotated[str, Field(max_length=400, description="an address, here or elsewhere")]
+    keep_copy: bool = Field(default=False, description="also into the mailbox of `source`, which is an account")
 
 
 def router(parts: Parts) -> APIRouter:
@@ -70,6 +72,7 @@ def router(parts: Parts) -> APIRouter:
                 {
                     "name": domain.name,
                     "created": domain.created,
+                    "alias_of": domain.alias_of,
                     "accounts": sum(each.account.domain == domain.name for each in accounts),
                     "aliases": sum(each.source.partition("@")[2] == domain.name for each in aliases),
                 }
@@ -79,14 +82,18 @@ def router(parts: Parts) -> APIRouter:
 
     @routes.post("/domains", status_code=201)
     async def add_domain(actor: asking, body: NewDomain) -> dict[str, Any]:
-        """Receive mail for a domain; makes its DKIM keys."""
-        domain, notes = await operations.add_domain(actor, body.name)
-        return {"domain": {"name": domain.name, "created": domain.created}, "notes": notes}
+        """Receive mail for a domain; makes its DKIM keys. With `alias_of` every address of it answers as that one's."""
+        if body.alias_of:
+            domain, notes = await operations.add_domain_alias(actor, body.name, body.alias_of)
+        else:
+            domain, notes = await operations.add_domain(actor, body.name)
+        found = {"name": domain.name, "created": domain.created, "alias_of": domain.alias_of}
+        return {"domain": found, "notes": notes}
 
     @routes.delete("/domains/{name}")
-    async def delete_domain(actor: asking, name: str) -> dict[str, Any]:
-        """Stop receiving mail for a domain; refused while it has accounts or aliases."""
-        return {"deleted": await operations.delete_domain(actor, name)}
+    async def delete_domain(actor: asking, name: str, alias: bool = False) -> dict[str, Any]:
+        """Stop receiving mail for a domain; refused while it has accounts or aliases. `alias`: only a domain alias."""
+        return {"deleted": await operations.delete_domain(actor, name, alias=alias)}
 
     @routes.get("/domains/{name}/dns")
     async def show_dns(actor: asking, name: str) -> dict[str, Any]:
@@ -151,7 +158,8 @@ def router(parts: Parts) -> APIRouter:
     @routes.post("/aliases", status_code=201)
     async def add_alias(actor: asking, body: NewAlias) -> dict[str, Any]:
         """Mail for `source` goes (also) to `target`."""
-        return {"alias": alias_json(await operations.add_alias(actor, body.source, body.target))}
+        alias = await operations.add_alias(actor, body.source, body.target, keep_copy=body.keep_copy)
+        return {"alias": alias_json(alias), "kept": body.keep_copy}
 
     @routes.delete("/aliases")
     async def delete_alias(

@@ -61,7 +61,7 @@ class DirectoryViews:
         self, request: Request, actor: Actor, form: Form | None = None, errors: Errors | None = None
     ) -> Response:
         """GET /accounts/new."""
-        domains = [domain.name for domain in await self._operations.domains()]
+        domains = [domain.name for domain in await self._operations.domains() if not domain.alias_of]
         quota = self._parts.context.settings.default_quota // MIB
         return self._pages.render(
             request, "new_account.html", actor, domains=domains, quota=quota, form=form or {}, errors=errors or {},
@@ -142,8 +142,9 @@ class DirectoryViews:
     ) -> Response:
         """GET /aliases."""
         aliases, domains = await self._operations.aliases(), await self._operations.domains()
+        own = [domain.name for domain in domains if not domain.alias_of]
         return self._pages.render(
-            request, "aliases.html", actor, aliases=aliases, domain=domains[0].name, form=form or {},
+            request, "aliases.html", actor, aliases=aliases, domain=own[0], form=form or {},
             errors=errors or {}, title=_("Aliases"),
         )  # fmt: skip
 
@@ -161,7 +162,9 @@ class DirectoryViews:
         if (domain := alias_source(form["source"]).rpartition("@")[2]) not in ours:
             raise Wrong({"source": _("The domain {domain} is not here; add it first.").format(domain=domain)})
         with beside({DirectoryError: "target"}):
-            alias = await self._operations.add_alias(actor, form["source"], form["target"])
+            alias = await self._operations.add_alias(
+                actor, form["source"], form["target"], keep_copy="keep_copy" in form
+            )
         notify(actor.session, "done", f"{alias.source} → {alias.target}")
         return "/aliases"
 
@@ -185,15 +188,21 @@ class DirectoryViews:
     ) -> Response:
         """GET /domains."""
         domains, accounts = await self._operations.domains(), await self._operations.accounts()
-        listed = [(each.name, sum(one.account.domain == each.name for one in accounts)) for each in domains]
+        listed = [
+            (each.name, each.alias_of, sum(one.account.domain == each.name for one in accounts)) for each in domains
+        ]
         return self._pages.render(
             request, "domains.html", actor, domains=listed, form=form or {}, errors=errors or {}, title=_("Domains")
         )
 
     async def add_domain(self, request: Request, actor: Actor, form: Form) -> str:
         """POST /domains."""
-        with beside({InvalidName: "name", Exists: "name"}):
-            domain, notes = await self._operations.add_domain(actor, form.get("name", ""))
+        existing = form.get("alias_of", "")
+        with beside({InvalidName: "name", Exists: "name", Refused: "name", NotFound: "alias_of"}):
+            if existing:
+                domain, notes = await self._operations.add_domain_alias(actor, form.get("name", ""), existing)
+            else:
+                domain, notes = await self._operations.add_domain(actor, form.get("name", ""))
         for note in notes:
             notify(actor.session, "note", say(note))
         notify(actor.session, "done", _("{name} is here. Set its DNS records next.").format(name=domain.name))

@@ -295,3 +295,21 @@ def test_token_is_readable_by_its_owner_alone(admin_room):
     path = admin_room.folder / "admin" / "cli.json"
     assert path.stat().st_mode & 0o077 == 0
     assert token(admin_room)["Authorization"].startswith("Bearer ")
+
+
+def test_a_domain_alias_and_a_copy_that_is_kept(api, admin_room):
+    made = api.post("/domains", json={"name": "alias.test", "alias_of": "example.test"}).json()
+    assert made["domain"]["alias_of"] == "example.test"
+    assert ("dkim", "POST", "/v1/keys", {"domain": "alias.test"}) in admin_room.peers.asked
+    listed = {each["name"]: each["alias_of"] for each in api.get("/domains").json()["domains"]}
+    assert listed == {"example.test": "", "alias.test": "example.test"}
+    assert api.get("/domains/alias.test/dns").status_code == 200
+    assert seen(admin_room).domain_alias("alias.test") == "example.test"
+    refused = api.post("/accounts", json={"address": "anna@alias.test", "password": PASSWORD})
+    assert refused.status_code == 409 and "alias of example.test" in refused.json()["error"]
+    kept = api.post("/aliases", json={"source": ADMIN, "target": "out@far.test", "keep_copy": True})
+    assert kept.status_code == 201 and seen(admin_room).aliases(ADMIN) == (ADMIN, "out@far.test")
+    answer = api.post("/aliases", json={"source": "info@example.test", "target": "out@far.test", "keep_copy": True})
+    assert answer.status_code == 409 and "no account" in answer.json()["error"]
+    assert api.delete("/domains/example.test?alias=true").status_code == 404
+    assert api.delete("/domains/alias.test?alias=true").json() == {"deleted": "alias.test"}

@@ -76,6 +76,24 @@ def test_made_up_password_is_printed(run):
     assert json.loads(run("--json", "account", "password", "anna@example.test", "--generate"))["password"] != password
 
 
+def test_domain_aliases(run):
+    out = run("domain", "alias", "add", "alias.test", "example.test")
+    assert "every address of alias.test answers as the one of example.test" in out and "dns show alias.test" in out
+    assert "alias.test = example.test" in run("domain", "list")
+    assert "alias.test" in run("domain", "alias", "list")
+    assert "alias.test" in json.loads(run("--json", "domain", "alias", "list"))["domains"][0]["name"]
+    assert "no domain alias" in run("domain", "alias", "del", "example.test", status=1)
+    assert "is deleted" in run("domain", "alias", "del", "alias.test")
+    assert "there are no domain aliases" in run("domain", "alias", "list")
+    run("domain", "alias", status=2)
+
+
+def test_a_copy_that_is_kept(run):
+    out = run("alias", "add", ADMIN, "out@far.test", "--keep-copy")
+    assert out == f"{ADMIN} → out@far.test, and a copy stays in {ADMIN}\n"
+    assert run("alias", "list").count(ADMIN) == 3
+
+
 def test_aliases_and_domains(run):
     assert "else.test is here" in run("domain", "add", "Else.test")
     assert "@else.test → admin@example.test" in run("alias", "add", "@else.test", ADMIN)

@@ -236,6 +236,22 @@ def test_what_cannot_be_undone_is_asked_first(page, admin_room, path, fields, as
         assert "list@example.test" not in page.get("/aliases").text
 
 
+def test_a_domain_alias_on_the_page(page):
+    submit(page, "/domains", name="alias.test", alias_of="example.test")
+    shown = page.get("/domains").text
+    assert "answers as example.test" in shown and "alias.test" in shown
+    assert "@alias.test</option>" not in page.get("/accounts/new").text
+    again = submit(page, "/domains", name="example.test", alias_of="alias.test")
+    assert "itself an alias" in again.text or "still has" in again.text
+
+
+def test_a_kept_copy_on_the_page(page):
+    assert 'name="keep_copy"' in page.get("/aliases").text
+    submit(page, "/aliases", source=ADMIN, target="out@far.test", keep_copy="on")
+    shown = page.get("/aliases").text
+    assert "out@far.test" in shown and shown.count(f'name="target" value="{ADMIN}"') == 1
+
+
 def test_aliases_and_domains_on_the_page(page):
     assert (
         "info@example.test → admin@example.test"

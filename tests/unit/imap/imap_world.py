@@ -63,6 +63,9 @@ class FakeDirectory:
         }
     )
 
+    def domain_alias(self, domain: str) -> str:
+        return getattr(self, "aliased", {}).get(domain, "")
+
     def is_local(self, domain: str) -> bool:
         return domain == "example.test"
 

@@ -24,6 +24,9 @@ class Household:
     lists: dict[str, tuple[str, ...]] = field(default_factory=dict)
     local: tuple[str, ...] = ("home.test", "other.test")
 
+    def domain_alias(self, domain: str) -> str:
+        return getattr(self, "aliased", {}).get(domain, "")
+
     def is_local(self, domain: str) -> bool:
         return domain in self.local
 
