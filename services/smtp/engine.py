@@ -27,12 +27,12 @@ from services.protocol import reply as replies
 from services.protocol import smtp_events as events
 from services.protocol.reply import Reply
 from services.protocol.smtp_session import SmtpSession, State
-from services.protocol.smtp_syntax import NULL, MailParameters, Path
 from services.runtime import disk
 from services.runtime.events import new_trace_id
 from services.smtp.door import EngineDoor
 from services.smtp.handler import BodySink, Connections, EngineConfig, Handler, Recipient
 from services.smtp.record import Record
+from services.smtp.session import Envelope, Session
 from services.smtp.wire import Wire
 
 __all__ = ["Connections", "Engine", "EngineConfig", "EngineDoor", "Envelope", "Handler", "Recipient", "Session"]
@@ -41,37 +41,6 @@ __all__ = ["Connections", "Engine", "EngineConfig", "EngineDoor", "Envelope", "H
 DRAIN_EVERY = 1 << 18
 # Input kept while a hook is waited for. More than any group of commands; the rest waits in the kernel.
 MAX_UNREAD = 1 << 16
-
-
-class Session(aiosmtpd.Session):
-    """aiosmtpd's facts about a connection, and ours."""
-
-    peer: tuple[str, int]  # type: ignore[assignment]
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        """A connection that said nothing yet."""
-        super().__init__(loop)
-        self.trace = new_trace_id()  # the connection's
-        self.peer = ("", 0)
-        self.helo = ""
-        self.tls = False
-        self.tls_version = self.tls_cipher = ""
-        self.account: str | None = None  # set by handle_AUTH
-
-
-class Envelope(aiosmtpd.Envelope):
-    """aiosmtpd's envelope, and ours: values instead of strings."""
-
-    def __init__(self) -> None:
-        """Empty until MAIL."""
-        super().__init__()
-        self.trace = ""  # the message's; between rooms the one that XTRACE brought
-        self.sender: Path = NULL
-        self.params = MailParameters()
-        self.recipients: list[Recipient] = []
-        self.sink: BodySink | None = None
-        self.size = 0  # octets of the body so far
-        self.notes: Any = None  # what the handler keeps about this message; the engine never looks
 
 
 class Engine(aiosmtpd.SMTP):

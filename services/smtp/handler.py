@@ -21,7 +21,8 @@ from services.runtime.events import Events, NoEvents
 from services.runtime.tls import ContextNow
 
 if TYPE_CHECKING:
-    from services.smtp.engine import Engine, Envelope, Session
+    from services.smtp.engine import Engine
+    from services.smtp.session import Envelope, Session
 
 
 @dataclass(frozen=True, slots=True)

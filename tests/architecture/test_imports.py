@@ -40,7 +40,7 @@ IMPURE = {
 }  # fmt: skip
 # Third-party package (its import name) to the packages or modules of services/ that may use it.
 HOMES: dict[str, tuple[str, ...]] = {
-    "aiosmtpd": ("smtp/engine.py",),
+    "aiosmtpd": ("smtp/engine.py", "smtp/session.py"),
     "apscheduler": ("updater",),
     "argon2": ("directory/passwords.py",),
     "cryptography": ("acme", "dkim", "message/dkim_record.py", "message/dkim_signature.py"),
