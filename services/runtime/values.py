@@ -176,6 +176,35 @@ class Settings(FilterSettings):
         choices=("yes", "no"),
     )
 
+    spam_scanner: str = _setting(
+        "",
+        "A scanner for junk beside the house's own filter, in a container of its own: rspamd or "
+        "spamassassin; (empty): none.",
+        "filter",
+        choices=("", "rspamd", "spamassassin"),
+    )
+    virus_scanner: str = _setting(
+        "",
+        "clamav looks for viruses in each message, in a container of its own; it needs memory for two "
+        "copies of its signatures. (empty): none.",
+        "filter",
+        choices=("", "clamav"),
+    )
+    virus_found: str = _setting(
+        "reject",
+        "What becomes of a message with a virus. reject: refused, so that a sender who did not know hears of it. junk: "
+        "into the Junk folder, for who wants to see it.",
+        "filter",
+        choices=("reject", "junk"),
+    )
+    scanner_down: str = _setting(
+        "mark",
+        "What becomes of mail while a scanner does not answer. mark: delivered, and the record says that nobody "
+        "looked. defer: it waits at its sender until the scanner is back.",
+        "filter",
+        choices=("mark", "defer"),
+    )
+
     # --- mail that comes through a VPS or a tunnel: env/edge.env ------------------------------------------------
     trusted_forwarders: str = _setting(
         "",
@@ -349,6 +378,9 @@ class Settings(FilterSettings):
         "smtp-in:25,smtp-out:465,imap:993", "admin: the listeners that the mail gate tries, in this order."
     )
     resolver: str = _setting("unbound:53", "The only resolver; empty: the system's.", pattern="|" + HOST_PORT_PATTERN)
+    rspamd_address: str = _setting("rspamd:11333", "smtp-in: rspamd's normal worker.", pattern=HOST_PORT_PATTERN)
+    spamassassin_address: str = _setting("spamassassin:783", "smtp-in: spamd.", pattern=HOST_PORT_PATTERN)
+    clamav_address: str = _setting("clamav:3310", "smtp-in: clamd.", pattern=HOST_PORT_PATTERN)
     docker_url: str = _setting("tcp://docker-filter:2375", "updater: the filtered Docker API.")
     docker_listen: str = _setting(":2375", "docker-filter: the filtered Docker API, for the updater.")
     docker_socket: str = _setting("/var/run/docker.sock", "docker-filter: where it sees the Docker engine's socket.")
