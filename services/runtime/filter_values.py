@@ -7,6 +7,11 @@ from dataclasses import dataclass
 from services.runtime.setting import setting
 
 SCORE_PATTERN = r"[0-9]{1,4}(\.[0-9]{1,2})?"
+# zone=weight, then any @code or @code-code; policy/dnsbl.py reads it.
+_LIST = (
+    r"([a-z0-9_-]{1,63}\.)+[a-z0-9-]{2,63}=-?[0-9]{1,3}(\.[0-9]{1,2})?(@127(\.[0-9]{1,3}){3}(-127(\.[0-9]{1,3}){3})?)*"
+)
+DNSBL_PATTERN = rf"|{_LIST}(\s*,\s*{_LIST})*"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +57,13 @@ class FilterSettings:
     dnsbl_lists: str = setting(
         "",
         "Lists of bad senders' addresses that are asked, separated by commas, each with the points of a listing: "
-        "zen.spamhaus.org=4,bl.spamcop.net=2. Empty: none; each tells its keeper who writes to you.",
+        "zen.spamhaus.org=4,bl.spamcop.net=2. Only some answers of a list: zen.spamhaus.org=4@127.0.0.2-127.0.0.7. A "
+        "list of good senders has points below zero: list.dnswl.org=-2. Empty: none; each tells its keeper who writes "
+        "to you.",
         "filter",
+        pattern=DNSBL_PATTERN,
+        form="lists and points such as zen.spamhaus.org=4,bl.spamcop.net=2",
+        secret=True,  # a paid list's zone holds its owner's key
     )
     arc_sealers: str = setting(
         "",
