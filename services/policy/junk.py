@@ -1,0 +1,130 @@
+"""How much a message looks like what this account calls junk: Robinson's and Fisher's way with counted tokens.
+
+Gary Robinson, "A Statistical Approach to the Spam Problem" (Linux Journal, 2003): each token's share in junk and good
+mail becomes a probability, drawn towards 0.5 where it was seen seldom; the most telling ones are combined by Fisher's
+chi-square once as evidence of junk and once of good mail, and where both speak the result is near 0.5: not known.
+
+Called by smtp-in's JunkJudge and by `mailstead junk evaluate`. Pure: counts in, a value out.
+
+What came out of tuning is said beside each constant; the tuning itself is `mailstead junk evaluate` over real mail.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import pairwise
+
+from services.policy.verdict import Reason
+
+# Robinson's s and x: how many messages the belief in 0.5 for an unknown token is worth.
+_STRENGTH, _UNKNOWN = 0.45, 0.5
+# Tokens nearer to 0.5 than this are no evidence.
+_LEAST_DEVIATION = 0.1
+# The most telling tokens of a message; a long letter must not weigh more than a short one.
+_MOST_CLUES = 150
+# Messages of both kinds that must have been sorted before counts mean anything: below, rules and reputation decide.
+LEAST_TRAINED = 20
+# A writing (Chinese, Japanese, Korean) of which no good mail was ever seen: until so many junk messages in it were
+# sorted, that it is junk is a prejudice.
+_WRITING_KNOWN = 30
+
+# Indicator to points, straight between.
+_POINTS = (
+    (0.0, -4.0), (0.01, -3.0), (0.1, -1.5), (0.3, 0.0), (0.5, 0.0),
+    (0.8, 1.0), (0.9, 2.5), (0.95, 5.0), (0.99, 5.5), (1.0, 6.0),
+)  # fmt: skip
+
+# Reputation: what the account itself did with a sender outweighs a doubt, not a certainty; only where the sender is
+# proven (see `known_sender`).
+WROTE_TO, KEPT, KNOWN_LIST = -4.0, -2.0, -1.5
+# Said, but worth nothing: everybody writes a first time, and good mail from a stranger is what may not be lost.
+FIRST_TIME = Reason(
+    "first-time-sender", "this account has not dealt with the sender before, or nothing proves who it is"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What the account has sorted: messages of each kind, and of those that are written in CJK."""
+
+    junk: int = 0
+    good: int = 0
+    cjk_junk: int = 0
+    cjk_good: int = 0
+
+    @property
+    def enough(self) -> bool:
+        """True once counts may be used."""
+        return self.junk >= LEAST_TRAINED and self.good >= LEAST_TRAINED
+
+
+def indicator(counts: Iterable[tuple[int, int]], trained: Trained) -> float:
+    """0 (good) to 1 (junk), 0.5 where nothing is known. `counts`: (junk, good) messages that had each token."""
+    if not trained.junk or not trained.good:
+        return 0.5
+    clues: list[float] = []
+    for junk, good in counts:
+        seen = junk + good
+        if seen <= 0:
+            continue
+        in_junk, in_good = min(junk / trained.junk, 1.0), min(good / trained.good, 1.0)
+        share = in_junk / (in_junk + in_good)
+        belief = (_STRENGTH * _UNKNOWN + seen * share) / (_STRENGTH + seen)
+        if abs(belief - 0.5) >= _LEAST_DEVIATION:
+            clues.append(belief)
+    if not clues:
+        return 0.5
+    if len(clues) > _MOST_CLUES:
+        clues.sort(key=lambda belief: -abs(belief - 0.5))
+        del clues[_MOST_CLUES:]
+    against_good = _chi2(-2.0 * sum(math.log(1.0 - belief) for belief in clues), len(clues))
+    against_junk = _chi2(-2.0 * sum(math.log(belief) for belief in clues), len(clues))
+    return (1.0 + (1.0 - against_good) - (1.0 - against_junk)) / 2.0
+
+
+def _chi2(value: float, half: int) -> float:
+    """The probability that chi-square with 2 * `half` degrees of freedom is above `value`."""
+    term = total = math.exp(-value / 2.0) if value < 1400.0 else 0.0
+    middle = value / 2.0
+    for step in range(1, half):
+        term *= middle / step
+        total += term
+    return min(total, 1.0)
+
+
+def weight(found: float) -> float:
+    """The indicator as points towards JUNK_SCORE (5.0): certainty alone is enough, a doubt never."""
+    for (left, low), (right, high) in pairwise(_POINTS):
+        if found <= right:
+            return low + (high - low) * (found - left) / (right - left)
+    return _POINTS[-1][1]
+
+
+def bayes(counts: Iterable[tuple[int, int]], trained: Trained, *, cjk: bool) -> Reason | None:
+    """What the account's own sorting says of a message; None while too little was sorted. `cjk`: how it is written."""
+    if not trained.enough:
+        return None
+    found = indicator(counts, trained)
+    points = weight(found)
+    if cjk and points > 0 and not trained.cjk_good and trained.cjk_junk < _WRITING_KNOWN:
+        # English mail was sorted, and now the first Chinese letter comes: what is known of it is how it is written.
+        points = min(points, 2.0)
+    return Reason("bayes", f"the words are {found * 100:.0f} % those of mail that was sorted as junk", round(points, 2))
+
+
+def known_sender(*, wrote_to: bool, kept: bool, known_list: bool, proven: bool) -> Reason | None:
+    """Reputation. `proven`: SPF or DKIM passed in alignment with From, so a forged known sender gains nothing.
+
+    A list's messages come from anybody: its List-Id is believed where the message is proven to be somebody's.
+    """
+    if not proven:
+        return None
+    if wrote_to:
+        return Reason("known-sender", "this account has written to the sender", WROTE_TO)
+    if kept:
+        return Reason("known-sender", "this account has read and kept mail of the sender", KEPT)
+    if known_list:
+        return Reason("known-sender", "this account has read and kept mail of this list", KNOWN_LIST)
+    return None
