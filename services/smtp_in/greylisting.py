@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from services.policy import greylist
-from services.policy.greylist import Finding, Key, Rules, Seen
+from services.policy.greylist import Finding, Rules, Seen
 from services.policy.verdict import Reason
 from services.runtime.process import Context
-from services.storage.errors import CorruptState, NewerSchema
+from services.storage.errors import StorageError
 from services.storage.intake_store import IntakeStore, Row
 
 FILE = "intake.db"
@@ -64,20 +63,14 @@ class Greylist:
         def decide(rows: list[Row | None]) -> list[Row]:
             seen, elsewhere = (Seen(*row) if row else None for row in rows)
             found.append(greylist.judge(seen, elsewhere, now, self._rules))
-            return [found[0].keep, found[0].keep_elsewhere]
-
-        def decide_one(rows: list[Row | None]) -> list[Row]:
-            return decide([rows[0], rows[0]])[:1]
+            return [found[0].keep, found[0].keep if spf_pass else found[0].keep_elsewhere]
 
         try:
             store = self._open()
-            if spf_pass and store.known(_domain(keys), now):
+            if spf_pass and store.known(keys[0].who, now):
                 return None
-            if keys[0] == keys[1]:
-                store.tried(keys[:1], decide_one, now)
-            else:
-                store.tried(keys, decide, now)
-        except (sqlite3.Error, OSError, NewerSchema, CorruptState) as error:
+            store.tried(keys, decide, now)
+        except (StorageError, OSError) as error:
             self._complain(error, now)
             return None
         return found[0].reason
@@ -86,7 +79,7 @@ class Greylist:
         now = self._context.clock()
         try:
             self._open().delivered(domain, now)
-        except (sqlite3.Error, OSError, NewerSchema, CorruptState) as error:
+        except (StorageError, OSError) as error:
             self._complain(error, now)
 
     def _open(self) -> IntakeStore:
@@ -100,7 +93,3 @@ class Greylist:
         if not 0 <= now - self._complained < COMPLAIN_SECONDS:
             self._complained = now
             self._context.log("error", f"greylisting does without its file: {error}")
-
-
-def _domain(keys: tuple[Key, Key]) -> str:
-    return keys[0].who

@@ -11,9 +11,9 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
-from services.storage.errors import CorruptState
+from services.storage.errors import CorruptState, StorageError
 from services.storage.schema import open_database, transaction
 
 # 200,000 rows are 25 MB; a family's senders of a month are a few thousand, the rest is what strangers tried.
@@ -28,13 +28,17 @@ Key = tuple[str, str, str]  # network, who, recipient: see policy/greylist.py
 Row = tuple[float, float, bool]  # first and last try (epoch seconds), whether it passed
 
 
+class Unavailable(StorageError):
+    """The file cannot be read or written now."""
+
+
 class IntakeStore:
     """One process's connection to the file. One thread at a time."""
 
     def __init__(self, path: str, *, forget_try: float, forget_known: float, most: int = MOST) -> None:
         """Opens or makes it; seconds after which who only tried, and who is known, are forgotten.
 
-        Raises sqlite3.Error, OSError, NewerSchema.
+        Raises Unavailable, OSError, NewerSchema.
         """
         self._forget_try, self._forget_known, self._most = forget_try, forget_known, most
         self._tidied = float("-inf")
@@ -48,38 +52,41 @@ class IntakeStore:
 
     @staticmethod
     def _open(path: str) -> sqlite3.Connection:
-        return open_database(path, "intake", durable=False, page_cache_kib=1024)
+        with _told():
+            return open_database(path, "intake", durable=False, page_cache_kib=1024)
 
     def close(self) -> None:
         """Let go of the file."""
         self._connection.close()
 
     def tried(self, keys: Sequence[Key], decide: Callable[[list[Row | None]], Sequence[Row]], now: float) -> None:
-        """Give `decide` what is known of each key, and keep what it answers for each. Raises sqlite3.Error.
+        """Give `decide` what is known of each key, and keep what it answers for each. Raises Unavailable.
 
         One transaction: two workers that meet the same sender agree on who came first.
         """
         wanted = [(network[:_LONGEST], who[:_LONGEST], recipient[:_LONGEST]) for network, who, recipient in keys]
-        with transaction(self._connection):
+        with _told(), transaction(self._connection):
             for key, row in zip(wanted, decide([self._row(key) for key in wanted]), strict=True):
                 self._keep(key, row)
             self._tidy(now)
 
     def delivered(self, domain: str, now: float) -> None:
-        """A message of `domain` came with SPF pass and was taken. Raises sqlite3.Error."""
+        """A message of `domain` came with SPF pass and was taken. Raises Unavailable."""
         domain = domain.lower()[:_LONGEST]
-        row = self._connection.execute("SELECT last FROM domains WHERE domain = ?", (domain,)).fetchone()
-        if row is None or not 0 <= now - row[0] < _NOTE_SECONDS:
-            self._connection.execute(
-                "INSERT INTO domains (domain, last) VALUES (?, ?) ON CONFLICT DO UPDATE SET last = excluded.last",
-                (domain, now),
-            )
+        with _told():
+            row = self._connection.execute("SELECT last FROM domains WHERE domain = ?", (domain,)).fetchone()
+            if row is None or not 0 <= now - row[0] < _NOTE_SECONDS:
+                self._connection.execute(
+                    "INSERT INTO domains (domain, last) VALUES (?, ?) ON CONFLICT DO UPDATE SET last = excluded.last",
+                    (domain, now),
+                )
 
     def known(self, domain: str, now: float) -> bool:
-        """Whether `domain` delivered here with SPF pass lately. Raises sqlite3.Error."""
-        row = self._connection.execute(
-            "SELECT last FROM domains WHERE domain = ?", (domain.lower()[:_LONGEST],)
-        ).fetchone()
+        """Whether `domain` delivered here with SPF pass lately. Raises Unavailable."""
+        with _told():
+            row = self._connection.execute(
+                "SELECT last FROM domains WHERE domain = ?", (domain.lower()[:_LONGEST],)
+            ).fetchone()
         return row is not None and now - float(row[0]) <= self._forget_known
 
     def _row(self, key: Key) -> Row | None:
@@ -110,3 +117,11 @@ class IntakeStore:
                     f"DELETE FROM {table} WHERE ({key}) IN (SELECT {key} FROM {table} ORDER BY last LIMIT ?)",
                     (rows - self._most,),
                 )
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise Unavailable(str(error)) from error
