@@ -14,7 +14,7 @@ message. A DNS that does not answer makes a `temperror`, which is no reason to r
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -23,6 +23,7 @@ from services.message.canonical import Form, HeaderFields, relaxed_value
 from services.message.dkim_record import KeyRecord, key_record
 from services.message.tag_list import BadTagList, base64_value, tag_list, unfolded, without_tag
 from services.protocol.dns_lookup import Asking, DnsError, NoAnswer, NoSuchName, Question
+from services.protocol.idn import a_labels
 
 __all__ = ["BodyForm", "DkimResult", "Signature", "hash_body", "signatures", "verify", "wanted_bodies"]
 
@@ -100,25 +101,20 @@ class _Refused(Exception):
         self.result: Outcome = result
 
 
-def signatures(header: bytes, a_labels: Callable[[str], str] | None = None) -> list[Signature]:
-    """Every DKIM-Signature field of `header`, top to bottom.
-
-    `a_labels` makes a domain of U-labels (RFC 8616 §5) ASCII, raising ValueError; without it such a domain is refused.
-    """
+def signatures(header: bytes) -> list[Signature]:
+    """Every DKIM-Signature field of `header`, top to bottom."""
     fields = HeaderFields(header)
     found = []
     for number, index in enumerate(fields.named(b"dkim-signature")):
         if number < MOST_SIGNATURES:
-            found.append(read_signature(fields.value(index), index, a_labels))
+            found.append(read_signature(fields.value(index), index))
         else:
             problem = f"not looked at: only the first {MOST_SIGNATURES} signatures are"
             found.append(Signature(index, "neutral", problem))
     return found
 
 
-def read_signature(
-    value: bytes, index: int, a_labels: Callable[[str], str] | None = None, *, arc: bool = False
-) -> Signature:
+def read_signature(value: bytes, index: int, *, arc: bool = False) -> Signature:
     """One signature from its field's value. `arc`: an ARC-Message-Signature, which has no v= and another i= (RFC 8617
     §4.1.2)."""
     known: dict[str, str] = {}
@@ -128,7 +124,7 @@ def read_signature(
         # RFC 8601 §2.7.1 neutral: "the signature or signatures contained syntax errors".
         return Signature(index, "neutral", f"the signature cannot be read: {error}")
     try:
-        return _signature(tags, index, a_labels, arc, known)
+        return _signature(tags, index, arc, known)
     except _Refused as refused:
         return Signature(
             index,
@@ -140,15 +136,13 @@ def read_signature(
         )
 
 
-def _signature(
-    tags: dict[str, bytes], index: int, a_labels: Callable[[str], str] | None, arc: bool, known: dict[str, str]
-) -> Signature:
+def _signature(tags: dict[str, bytes], index: int, arc: bool, known: dict[str, str]) -> Signature:
     """RFC 6376 §6.1.1, in its order. What was read before a refusal stays in `known`, so that the trace names it."""
     for tag in ("a", "b", "bh", "d", "h", "s") if arc else ("v", "a", "b", "bh", "d", "h", "s"):
         if tag not in tags:
             raise _Refused(f"the signature has no {tag}=")
-    domain = known["d"] = _name(tags["d"], _DOMAIN, "d", a_labels)
-    selector = known["s"] = _name(tags["s"], _SELECTOR, "s", a_labels)
+    domain = known["d"] = _name(tags["d"], _DOMAIN, "d")
+    selector = known["s"] = _name(tags["s"], _SELECTOR, "s")
     if not arc and tags["v"] != b"1":
         raise _Refused("the signature's v= is not 1")
     algorithm = known["a"] = _algorithm(tags["a"])
@@ -171,7 +165,7 @@ def _signature(
         index,
         domain=domain,
         selector=selector,
-        identity="" if arc else _identity(tags.get("i"), domain, a_labels),
+        identity="" if arc else _identity(tags.get("i"), domain),
         algorithm=algorithm,
         header_form=header_form,
         body=BodyForm(body_form, _length(tags)),
@@ -184,11 +178,11 @@ def _signature(
     )
 
 
-def _name(text: bytes, grammar: re.Pattern[bytes], tag: str, a_labels: Callable[[str], str] | None) -> str:
+def _name(text: bytes, grammar: re.Pattern[bytes], tag: str) -> str:
     name = text.lower()
-    if not name.isascii() and a_labels is not None:
+    if not name.isascii():
         try:
-            name = a_labels(text.decode("utf-8")).encode("ascii")
+            name = a_labels(text.decode("utf-8")).encode("ascii")  # RFC 8616 §5
         except ValueError:
             name = b""
     if not grammar.match(name):
@@ -230,7 +224,7 @@ def _length(tags: dict[str, bytes]) -> int | None:
     return min(int(tags["l"]), 10**18)
 
 
-def _identity(text: bytes | None, domain: str, a_labels: Callable[[str], str] | None) -> str:
+def _identity(text: bytes | None, domain: str) -> str:
     """i= decoded (RFC 6376 §2.11). Its domain is d= or below that, or the signature is refused (§6.1.1)."""
     if text is None:
         return f"@{domain}"
@@ -241,7 +235,7 @@ def _identity(text: bytes | None, domain: str, a_labels: Callable[[str], str] | 
     local, at, host = decoded.rpartition(b"@")
     if not at:
         raise _Refused("the signature's i= has no domain", "neutral")
-    name = _name(host, _DOMAIN, "i", a_labels)
+    name = _name(host, _DOMAIN, "i")
     if name != domain and not name.endswith("." + domain):
         raise _Refused("the signature's i= is outside of its d=")
     return f"{local.decode('utf-8', 'backslashreplace')}@{name}"

@@ -15,11 +15,11 @@ those that our reader takes for the author; only quoted names and comments may h
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from services.message.addresses import addresses
+from services.message.from_domain import like_addresses, outside_quotes
 from services.policy.routes import RoutedAccount, Routing, RoutingDirectory, normalise, resolve, without_tag
 
 
@@ -87,40 +87,12 @@ def author_addresses(value: bytes) -> list[str] | None:
             return None
     if not found:
         return None
-    visible = _outside_quotes(value)
+    visible = outside_quotes(value)
     if visible is None:
         return None
-    for piece in _LIKE_AN_ADDRESS.findall(visible):
+    for piece in like_addresses(visible):
         try:
             found.append(piece.decode().strip("<>"))
         except UnicodeDecodeError:
             return None
     return list(dict.fromkeys(found))
-
-
-def _outside_quotes(value: bytes) -> bytes | None:
-    """What stands neither in a quoted string nor in a comment (RFC 5322 §3.2.2, §3.2.4); None where one stays open,
-    since where it ends would be anybody's guess."""
-    kept: list[bytes] = []
-    quoted, depth = False, 0
-    for found in _MARKS.finditer(value):
-        mark = found.group()
-        if quoted:
-            quoted = mark != b'"'
-        elif mark == b"(":
-            depth += 1
-        elif depth:
-            depth -= mark == b")"
-        elif mark == b'"':
-            quoted = True
-            kept.append(b'"')
-        elif mark == b")":
-            return None
-        else:
-            kept.append(mark)
-    return None if quoted or depth else b"".join(kept)
-
-
-_MARKS = re.compile(rb'\\.|["()]|[^\\"()]+|\\', re.DOTALL)
-# It begins where a word begins and not within one: else a long word without an @ is searched once for each octet of it.
-_LIKE_AN_ADDRESS = re.compile(rb"(?<![^\s<>,;:()\"\[\]])[^\s<>,;:()\"\[\]]+@[^\s<>,;:()\"]+")
