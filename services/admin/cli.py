@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from services.admin import cli_directory as directory
+from services.admin import cli_explain as explained
 from services.admin import cli_mail as mail
 from services.admin import cli_update as update
 from services.admin.cli_client import ADMIN_DIR, Client, Failed, Output, Usage, plain
@@ -49,9 +50,11 @@ class _Nouns:
         self.parser = argparse.ArgumentParser(prog="mailstead", description="Mailstead's command line.")
         self.parser.add_argument("--json", action="store_true", help="print JSON")
         self.parser.add_argument("--data", default="", help="data folder of a stack that runs as one process")
+        self.parser.add_argument("--lang", default="en", help="language of explanations: en or zh (default: your LANG)")
         self._common = argparse.ArgumentParser(add_help=False)
         self._common.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print JSON")
         self._common.add_argument("--data", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+        self._common.add_argument("--lang", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
         self._nouns = self.parser.add_subparsers(metavar="COMMAND", required=True)
 
     def noun(self, name: str, words: str, *aliases: str) -> Any:
@@ -172,6 +175,10 @@ def _add_mail(nouns: _Nouns) -> None:
     trace = nouns.command("trace", mail.trace, "what became of a message or a connection, and why (exit 1: unknown)")
     trace.add_argument("query", metavar="ADDRESS|MESSAGE-ID|ID|IP")
     trace.add_argument("--limit", type=_count, default=20, help="how many messages (default 20)")
+    words = "why: each rule, weight, DNS answer, score and reply, and what you can do (exit 1: unknown)"
+    explain = nouns.command("explain", explained.explain, words)
+    explain.add_argument("query", metavar="IP|ADDRESS|MESSAGE-ID|ID")
+    explain.add_argument("--limit", type=_count, default=5, help="how many messages or connections (default 5)")
     test = nouns.command("send-test", mail.send_test, "send a test message and show what becomes of it")
     test.add_argument("to")
     test.add_argument("--from", dest="sender", metavar="ADDRESS", help="whose it is (default: an administrator's)")

@@ -20,7 +20,12 @@ Find = Callable[[Sequence[str], int], list[Event]]  # terms, limit → events, o
 MATCHES = 600  # events that a query may match before the oldest are left out
 PER_STORY = 500  # a message to 200 recipients with a few attempts each is still whole
 # Fields shown elsewhere in a line, or of use to a machine alone.
-_HIDDEN = frozenset({"t", "room", "kind", "trace", "outcome", "id", "conn", "text", "reply", "reason", "detail"})
+_HIDDEN = frozenset(
+    {
+        *("t", "room", "kind", "trace", "outcome", "id", "conn", "text", "reply", "reason", "detail"),
+        *("reasons", "dns", "auth", "score", "threshold"),  # `explain` shows them
+    }
+)
 _FIRST = ("peer", "account", "login", "sender", "recipient", "recipients", "remote")
 
 

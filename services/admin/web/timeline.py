@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
+from services.admin.explanation import explain, why
 from services.admin.stories import Story, new_facts
 from services.admin.text import _
 from services.admin.web.formats import size_text, when
 from services.admin.web.words import field_word, kind_word, state_word
 
 
-def told(story: Story) -> dict[str, Any]:
-    """What the template shows: title, verdict, outcome, trace, message_id, started, ended (seconds), events."""
+def told(story: Story, threshold: float | None = None) -> dict[str, Any]:
+    """What the template shows: title, verdict, outcome, trace, message_id, started, ended (seconds), events.
+
+    `threshold` is the score from which mail is junk; `sentence` and `todo` are those of `explain`, `why` of an event
+    its rules, score and DNS answers.
+    """
     summary = story.summary()
+    whole = explain(story, threshold)
     said: set[tuple[str, str]] = set()
     events = []
     for event in story.events:
@@ -21,11 +27,14 @@ def told(story: Story) -> dict[str, Any]:
             {
                 **{name: event.get(name, "") for name in ("t", "kind", "room", "outcome", "reply", "reason")},
                 "facts": facts,
+                "why": why(event, threshold),
             }
         )
     return {
         "title": _title(story, summary),
         "verdict": _verdict(summary),
+        "sentence": whole.sentence,
+        "todo": whole.todo,
         "outcome": summary["outcome"],
         "trace": summary["trace"],
         "message_id": summary.get("message_id", ""),

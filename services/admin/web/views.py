@@ -16,7 +16,9 @@ from starlette.exceptions import HTTPException as AnyHTTPException
 from starlette.responses import RedirectResponse, Response
 
 from services.admin.access import Actor, Denied
+from services.admin.api.explain import threshold_of
 from services.admin.event_index import INDEX_PROBLEMS
+from services.admin.explanation import elsewhere
 from services.admin.parts import Parts
 from services.admin.phrases import say
 from services.admin.sessions import COOKIE
@@ -200,7 +202,7 @@ class Views:
     async def trace(self, request: Request, actor: Actor) -> Response:
         """GET /trace?q=..."""
         query = request.query_params.get("q", "")[:1000].strip()
-        stories, problem = [], ""
+        stories, problem, limit = [], "", threshold_of(self._parts)
         try:
             if query:
                 stories = await self._parts.tail.stories(query, STORIES_SHOWN, fresh=True)
@@ -209,8 +211,8 @@ class Views:
         except INDEX_PROBLEMS as error:
             problem = str(error)
         return self._pages.render(
-            request, "trace.html", actor, query=query, stories=[told(story) for story in stories], problem=problem,
-            days=self._parts.context.settings.events_days, title=_("Trace"),
+            request, "trace.html", actor, query=query, stories=[told(story, limit) for story in stories],
+            elsewhere=elsewhere(query, self._parts.context.settings.events_days), problem=problem, title=_("Trace"),
         )  # fmt: skip
 
 
