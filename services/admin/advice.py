@@ -242,6 +242,11 @@ RULES: dict[str, Advice] = {
         mark("If it is wrong, move the message where it belongs: that is how the account teaches it."),
         ("docs/junk.md",),
     ),
+    "junk-*": Advice(
+        mark("The message is made as junk mail is: how it is written, what it hides, where its links lead."),
+        mark("One such sign means little, several count. If it is wrong, move the message back: the account learns."),
+        ("docs/junk.md",),
+    ),
     "known-sender": Advice(mark("This account has written to the sender, answered them, or read their mail.")),
     "first-time-sender": Advice(
         mark("This account has never had mail of this sender."),

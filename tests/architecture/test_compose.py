@@ -82,7 +82,7 @@ ENV = {
     "imap": {"limits"},
     "dkim": set(),
     "acme": {"tls"},
-    "admin": {"limits", "admin"},
+    "admin": {"limits", "admin", "filter"},
     "updater": {"updater"},
     "docker-filter": set(),
 }
