@@ -254,6 +254,9 @@ class Connection(asyncio.Protocol):
             notes, session.notes = session.notes, []
             for kind, fields in notes:
                 self.emit(kind, outcome="info", **fields)
+            if session.lessons:
+                lessons, session.lessons = session.lessons, []
+                self.desk.teach(session.address, lessons)
             self.wire.write(octets)
             # Also at the end: a client that sends ahead and reads nothing is answered no further.
             await self.wire.drain()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from services.imap.accounts import Accounts
 from services.imap.gate import Gate
+from services.imap.lesson import Lesson
 from services.imap.peers import Peers
 from services.imap.watch import Watches
 from services.runtime.hold import Hold
@@ -34,6 +35,8 @@ class Desk:
     idle_timeout: float
     plaintext_login: bool = False
     hold: Hold | None = None
+    # What commands taught the junk filter; without a trainer it is let go.
+    teach: Callable[[str, Sequence[Lesson]], None] = lambda address, lessons: None
 
     def start(self, work: Coroutine[Any, Any, None]) -> None:
         """Run work that never raises; the room's group owns it."""

@@ -15,6 +15,7 @@ from services.imap.desk import Desk
 from services.imap.door import Door
 from services.imap.gate import Gate
 from services.imap.peers import Peers
+from services.imap.trainer import Trainer
 from services.imap.watch import Watches
 from services.runtime.facts import FactQueue
 from services.runtime.gateways import default_gateways
@@ -45,6 +46,7 @@ async def serve(context: Context) -> None:
     listeners: list[Listener] = []
     async with asyncio.TaskGroup() as group:
         watches = Watches(context, accounts, group)
+        trainer = Trainer(context, directory, accounts)
         api = Api(context, directory, accounts, gate, watches, peers)
         desk = Desk(
             context=context,
@@ -60,6 +62,7 @@ async def serve(context: Context) -> None:
             login_timeout=settings.imap_login_timeout,
             idle_timeout=settings.imap_idle_timeout,
             hold=hold,
+            teach=trainer.take,
         )
         await api.provision_all()
         keepers = [
@@ -72,6 +75,7 @@ async def serve(context: Context) -> None:
                 ("hold", hold.keep()),
                 ("rescan", watches.rescan()),
                 ("time limits", peers.sweep()),
+                ("junk filter", trainer.run()),
                 ("account folders", api.follow()),
             )
         ]
@@ -96,6 +100,7 @@ async def serve(context: Context) -> None:
                 if keeper.get_name() != "facts":
                     keeper.cancel()
             context.stop.set()  # `facts` ends by itself, with everything written
+    await trainer.drain()
     gate.save()
     await accounts.close()
     passwords.close()

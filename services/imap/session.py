@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 
 from services.imap.faults import Done, Gone, NotNow, Refusal
+from services.imap.lesson import Lesson
 from services.imap.selected import Selected
 from services.runtime.events import Json
 from services.storage.account import AccountStore
@@ -19,7 +20,7 @@ Steps = Generator[bytes, None, Done]
 class Session:
     """What the server knows of one logged-in client."""
 
-    __slots__ = ("address", "notes", "selected", "store")
+    __slots__ = ("address", "lessons", "notes", "selected", "store")
 
     def __init__(self, address: str, store: AccountStore) -> None:
         """`store` is the account's, open."""
@@ -28,6 +29,8 @@ class Session:
         self.selected: Selected | None = None
         # Events to record; the loop collects them after each step, since the record is not for threads.
         self.notes: list[tuple[str, dict[str, Json]]] = []
+        # What its commands taught the junk filter; collected with the notes.
+        self.lessons: list[Lesson] = []
 
     def note(self, kind: str, **fields: Json) -> None:
         """Record an event of this account."""

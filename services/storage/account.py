@@ -26,6 +26,7 @@ from services.storage.errors import Busy, CorruptState, MailboxMissing, OverQuot
 from services.storage.folder import Folder, Opened
 from services.storage.folder_names import INBOX, SEPARATOR, canonical, parents
 from services.storage.incoming import MEMORY_LIMIT, Incoming
+from services.storage.junk_memory import JunkMemory
 from services.storage.mailbox import Mailbox
 from services.storage.mailbox_list import MailboxList
 from services.storage.maildir import UniqueNames
@@ -294,6 +295,15 @@ class AccountStore:
         mailbox = self._list.find(name).id if name else 0
         with self._opened.state.transaction(durable=True):
             self._opened.state.annotate(mailbox, entry, value)
+
+    @property
+    def junk(self) -> JunkMemory:
+        """What the account has sorted into junk and good mail."""
+        return self._opened.state.junk
+
+    def special_use(self, name: str) -> str:
+        """The mailbox's special use (RFC 6154), "" for none. Raises MailboxMissing, BadName."""
+        return self._list.find(name).special_use
 
     def manifest(self) -> Iterator[str]:
         """Paths below the Maildir of all messages, for a backup: a name that changed since is found by its base.

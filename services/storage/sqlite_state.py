@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 
+from services.storage.junk_memory import JunkMemory
 from services.storage.schema import open_database, rows_by_key
 from services.storage.state import Columns, Details, MailboxRow, MessageRow
 
@@ -56,6 +57,8 @@ class SqliteState:
         self._modseq: int = row[1]
         self._uidvalidity: int = row[2]
         self._marked: str = row[3]
+        # A lesson may be lost with the power, a commit for each is not worth its fsync.
+        self.junk = JunkMemory(self._database, lambda: self.transaction(durable=False), clock)
         if self._marked not in ("", self._boot):
             self._after_power_cut()
 

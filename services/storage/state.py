@@ -23,6 +23,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from services.storage.junk_memory import JunkMemory
+
 
 @dataclass(slots=True)
 class MailboxRow:
@@ -87,6 +89,7 @@ class MailboxState(Protocol):
 
     state_id: str
     is_new: bool
+    junk: JunkMemory
 
     def transaction(self, *, durable: bool) -> AbstractContextManager[None]:
         """All or nothing. `durable`: on the disk when it ends; else after `settle`. Raises OSError."""

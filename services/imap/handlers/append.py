@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from services.imap import lessons
 from services.imap.faults import Done, Refusal
 from services.imap.handlers.mailboxes import missing_target
 from services.imap.session import Session, Steps
@@ -44,6 +45,7 @@ def append(session: Session, command: Arrived) -> Steps:
         raise missing_target(wanted.mailbox) from None
     except OverQuota:
         raise Refusal("the mailbox is full", b"OVERQUOTA") from None
+    lessons.appended(session, wanted.mailbox, done.uids)
     session.note("append", mailbox=wanted.mailbox, size=command.body.size, uid=done.uids[0])
     yield from ()
     return Done(b"APPEND completed", respond.append_uid(done.uidvalidity, done.uids))

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import repeat
 from typing import Any
 
-from services.imap import sections
+from services.imap import lessons, sections
 from services.imap.faults import CutShort, Done, Refusal
 from services.imap.handlers.store import chosen
 from services.imap.selected import Selected
@@ -92,6 +92,7 @@ def _see(session: Session, selected: Selected, batch: _Batch) -> frozenset[int]:
     selected.collect()
     done = selected.mailbox.store(unseen, "+", ("\\Seen",), origin=session)
     selected.own_change(done.modseq, unseen)
+    lessons.flagged(session, selected.mailbox.name, "+", ("\\Seen",), done.changed)
     return frozenset(unseen)
 
 

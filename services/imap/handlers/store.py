@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from services.imap import lessons
 from services.imap.faults import Done, Refusal
 from services.imap.handlers.mailboxes import missing_target
 from services.imap.selected import Selected
@@ -42,6 +43,7 @@ def store(session: Session, command: Store) -> Steps:
         gone = gone or len(present) < len(uids)
         selected.collect()
         done = mailbox.store(present, command.mode, command.flags, origin=session)
+        lessons.flagged(session, mailbox.name, command.mode, command.flags, done.changed)
         # A silent client is not answered; it is still told what others did to the same messages (RFC 2180 §4.2).
         selected.own_change(done.modseq, done.changed if command.silent else present)
         yield from selected.new_keywords()
@@ -78,6 +80,7 @@ def transfer(session: Session, command: Transfer) -> Steps:
             copied = mailbox.copy(uids, command.mailbox, origin=session)
     except MailboxMissing:
         raise missing_target(command.mailbox) from None
+    lessons.transferred(session, mailbox.name, command.mailbox, copied.target)
     code = respond.copy_uid(copied.uidvalidity, copied.source, copied.target) if copied.source else b""
     if not command.move:
         yield from ()

@@ -19,6 +19,7 @@ from services.imap.desk import Desk
 from services.imap.door import Door
 from services.imap.gate import Gate
 from services.imap.peers import Peers
+from services.imap.trainer import Trainer
 from services.imap.watch import Watches
 from services.runtime.health import Health
 from services.runtime.listener import Listener, listen, listen_tls
@@ -132,6 +133,7 @@ class World:
     watches: Watches
     api: Api
     desk: Desk
+    trainer: Trainer
     port: int = 0
     strict_port: int = 0
     tls_port: int = 0
@@ -179,9 +181,9 @@ async def world(folder: Path, *, tls: ssl.SSLContext | None = None, **changes: A
     changes.setdefault("disk_reserve_bytes", 0)  # tests run on full disks too
     settings = Settings(
         mail_dir=str(folder / "mail"), state_dir=str(folder / "state"), room_dir=str(folder / "room"),
-        secrets_dir=str(folder / "secrets"), **changes,
+        secrets_dir=str(folder / "secrets"), personal_dir=str(folder / "personal"), **changes,
     )  # fmt: skip
-    for name in ("mail", "state", "room"):
+    for name in ("mail", "state", "room", "personal"):
         (folder / name).mkdir(exist_ok=True)
     record, directory, facts = Record(), FakeDirectory(), FakeFacts()
     context = Context("imap", settings, record, Secrets(settings.secrets_dir), Health("imap"))
@@ -197,9 +199,11 @@ async def world(folder: Path, *, tls: ssl.SSLContext | None = None, **changes: A
         watches = Watches(context, accounts, group)
         peers = Peers(settings.max_connections, settings.max_connections_per_peer)
         api = Api(context, directory, accounts, gate, watches, peers)
+        # No task of it: a test has it work when it says so.
+        trainer = Trainer(context, directory, accounts)  # type: ignore[arg-type]
         desk = Desk(
             context, accounts, gate, watches, peers, group, loop, tls and (lambda: tls), settings.max_message_size, settings.max_errors,
-            settings.imap_login_timeout, settings.imap_idle_timeout,
+            settings.imap_login_timeout, settings.imap_idle_timeout, teach=trainer.take,
         )  # fmt: skip
         open_desk = replace(desk, plaintext_login=True)
         listeners += [await listen(partial(Connection, each), "127.0.0.1:0") for each in (open_desk, desk)]
@@ -209,7 +213,19 @@ async def world(folder: Path, *, tls: ssl.SSLContext | None = None, **changes: A
         sweeper = group.create_task(peers.sweep())
         try:
             yield World(
-                folder, settings, context, record, directory, facts, accounts, gate, watches, api, open_desk, *ports
+                folder,
+                settings,
+                context,
+                record,
+                directory,
+                facts,
+                accounts,
+                gate,
+                watches,
+                api,
+                open_desk,
+                trainer,
+                *ports,
             )
         finally:
             for listener in listeners:
