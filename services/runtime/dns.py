@@ -1,15 +1,14 @@
-"""DNS look-ups through the stack's own resolver, with dnspython loaded at the first question.
+"""DNS as rooms use it: `Lookup` is what they ask, `settle` drives a policy's questions with one.
 
-`Lookup` is what policies are given; tests pass `ZoneLookup`, a dictionary.
+`Resolver` (dns_resolver.py) is the stack's own resolver, with a memory; `Recorded` notes what was asked for the record;
+tests pass `ZoneLookup`, a dictionary.
 """
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
-import socket
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Protocol, TypeVar
 
 from services.protocol.dns_lookup import (
     Answer,
@@ -21,17 +20,14 @@ from services.protocol.dns_lookup import (
     Result,
     TemporaryFailure,
 )
-from services.runtime.listener import host_and_port
-
-if TYPE_CHECKING:
-    import dns.asyncresolver
-    import dns.resolver
+from services.runtime.dns_resolver import Resolver
 
 __all__ = [
     "DnsError",
     "Lookup",
     "NoAnswer",
     "NoSuchName",
+    "Recorded",
     "Resolver",
     "TemporaryFailure",
     "ZoneLookup",
@@ -39,7 +35,11 @@ __all__ = [
     "settle",
 ]
 
-SECONDS = 10  # for one question with its retries: a slow zone must not hold a session longer than a command
+# Of one message in the record: SPF's limits allow more than a hundred questions, and a TXT record 64 KB.
+RECORDED_LINES = 40
+RECORDED_CHARACTERS = 200
+
+Value = TypeVar("Value")
 
 
 class Lookup(Protocol):
@@ -95,91 +95,79 @@ async def settle(asking: Asking[Result], lookup: Lookup) -> Result:
         return result
 
 
-class Resolver:
-    """`Lookup` by dnspython at `server` (host:port; the host may be a name; "" = /etc/resolv.conf)."""
+class Recorded:
+    """A `Lookup` that notes each question with its answer, one line each, for the record of a message.
 
-    def __init__(self, server: str = "") -> None:
-        """Nothing is asked or imported yet."""
-        self._server = server
-        self._resolver: dns.asyncresolver.Resolver | None = None
-        self._at = ""
+    `TXT example.org → v=spf1 -all`; `A gone.example → no such name`. What a policy asked for twice stands there once.
+    """
+
+    def __init__(self, lookup: Lookup) -> None:
+        """Asks `lookup`; nothing is noted yet."""
+        self._lookup = lookup
+        self._lines: dict[str, str] = {}
+        self._more = 0
+
+    @property
+    def lines(self) -> list[str]:
+        """At most 40 lines of at most 200 characters, in the order in which answers came."""
+        lines = list(self._lines.values())
+        return [*lines, f"... and {self._more} more questions"] if self._more else lines
 
     async def mx(self, domain: str) -> list[tuple[int, str]]:
         """See `Lookup.mx`."""
-        answer = await self._ask(domain, "MX")
-        return sorted((record.preference, record.exchange.to_text(omit_final_dot=True).strip(".")) for record in answer)
+        return await self._noted(
+            "MX", domain, self._lookup.mx(domain), lambda found: f"{found[0]} {found[1] or '(takes no mail)'}"
+        )
 
     async def addresses(self, host: str) -> list[str]:
         """See `Lookup.addresses`."""
-        found = await asyncio.gather(self._ask(host, "AAAA"), self._ask(host, "A"), return_exceptions=True)
-        texts: list[str] = []
-        failures: list[BaseException] = []
-        for answer in found:
-            if isinstance(answer, BaseException):
-                failures.append(answer)
-            else:
-                texts += [record.address for record in answer]
-        if not texts:
-            # A temporary failure of either family outweighs the other's "none": the host may well have an address.
-            raise next((each for each in failures if isinstance(each, TemporaryFailure)), failures[0])
-        return texts
+        return await self._noted("A, AAAA", host, self._lookup.addresses(host), str)
 
     async def ipv4(self, host: str) -> list[str]:
         """See `Lookup.ipv4`."""
-        return [record.address for record in await self._ask(host, "A")]
+        return await self._noted("A", host, self._lookup.ipv4(host), str)
 
     async def ipv6(self, host: str) -> list[str]:
         """See `Lookup.ipv6`."""
-        return [record.address for record in await self._ask(host, "AAAA")]
+        return await self._noted("AAAA", host, self._lookup.ipv6(host), str)
 
     async def txt(self, name: str) -> list[bytes]:
         """See `Lookup.txt`."""
-        return [b"".join(record.strings) for record in await self._ask(name, "TXT")]
+        return await self._noted("TXT", name, self._lookup.txt(name), lambda found: found.decode("utf-8", "replace"))
 
     async def ptr(self, address: str) -> list[str]:
         """See `Lookup.ptr`."""
-        name = ipaddress.ip_address(address).reverse_pointer
-        return [record.target.to_text(omit_final_dot=True) for record in await self._ask(name, "PTR")]
+        return await self._noted("PTR", address, self._lookup.ptr(address), str)
 
-    async def _ask(self, name: str, kind: str) -> dns.resolver.Answer:
-        import dns.exception
-        import dns.name
-        import dns.resolver
-
+    async def _noted(
+        self, kind: str, name: str, asking: Awaitable[list[Value]], shown: Callable[[Value], str]
+    ) -> list[Value]:
         try:
-            resolver = await self._open()
-            return await resolver.resolve(name, kind, lifetime=SECONDS, search=False, raise_on_no_answer=True)
-        except dns.resolver.NXDOMAIN:
-            raise NoSuchName(f"{name} does not exist") from None
-        except dns.resolver.NoAnswer:
-            raise NoAnswer(f"{name} has no {kind} record") from None
-        except (dns.name.LabelTooLong, dns.name.EmptyLabel, dns.name.NameTooLong, UnicodeError):
-            raise NoSuchName(f"{name} is not a name that DNS can hold") from None
-        except dns.exception.Timeout:
-            self._at = ""
-            raise TemporaryFailure(f"no answer for {kind} of {name} within {SECONDS} seconds") from None
-        except (dns.exception.DNSException, OSError) as error:
-            self._at = ""  # the resolver's container may have come back under another address
-            raise TemporaryFailure(f"asking for {kind} of {name}: {error}") from None
+            answer = await asking
+        except NoSuchName:
+            self._note(kind, name, "no such name")
+            raise
+        except NoAnswer:
+            self._note(kind, name, f"no {kind} record")
+            raise
+        except DnsError as error:
+            self._note(kind, name, f"no answer now ({error})")
+            raise
+        # A name may have thousands of records; only what fits the line is written out.
+        self._note(kind, name, ", ".join(shown(each) for each in answer[:RECORDED_CHARACTERS]))
+        return answer
 
-    async def _open(self) -> dns.asyncresolver.Resolver:
-        import dns.asyncresolver
-
-        if not self._server:
-            self._resolver = self._resolver or dns.asyncresolver.Resolver()
-            return self._resolver
-        if self._resolver is None or not self._at:
-            host, port = host_and_port(self._server)
-            loop = asyncio.get_running_loop()
-            entries = await loop.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
-            # unbound listens on IPv4 alone, whatever other addresses Docker gives its container.
-            self._at = str(min(entries, key=lambda entry: entry[0] != socket.AF_INET)[4][0])
-            self._resolver = dns.asyncresolver.Resolver(configure=False)
-            self._resolver.nameservers = [self._at]
-            self._resolver.port = port
-            # RFC 6840 §5.7: AD in a query asks for the answer's AD bit; unbound validates.
-            self._resolver.use_edns(0, 0, 1232)
-        return self._resolver
+    def _note(self, kind: str, name: str, answer: str) -> None:
+        key = f"{kind} {name}"
+        if key in self._lines:
+            return
+        if len(self._lines) >= RECORDED_LINES - 1:
+            self._more += 1
+            return
+        line = f"{key[:RECORDED_CHARACTERS]} → {answer}"
+        if len(line) > RECORDED_CHARACTERS:
+            line = line[: RECORDED_CHARACTERS - 3] + "..."
+        self._lines[key] = line if line.isprintable() else "".join(c if c.isprintable() else "?" for c in line)
 
 
 class ZoneLookup:
@@ -188,6 +176,9 @@ class ZoneLookup:
     def __init__(self, zone: Mapping[tuple[str, str], list[object]]) -> None:
         """Names are lower-case without a last dot; MX values are (preference, name), TXT values bytes."""
         self._zone = zone
+
+    def close(self) -> None:
+        """As `Resolver.close`; nothing is open."""
 
     def _find(self, name: str, kind: str) -> list[object]:
         name = name.lower().rstrip(".")

@@ -147,6 +147,7 @@ async def _run(context: Context, spool: Spool, queue: Queue) -> None:
     logins.save()
     passwords.close()
     signer.close()
+    resolver.close()
 
 
 def _doors(

@@ -45,7 +45,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "argon2": ("directory/passwords.py",),
     "cryptography": ("acme", "dkim", "message/dkim_record.py", "message/dkim_signature.py"),
     "dkim": ("message/dkim_signature.py",),
-    "dns": ("runtime/dns.py",),
+    "dns": ("runtime/dns_wire.py",),
     "docker": ("updater/docker_host.py",),
     "fastapi": ("admin",),
     "idna": ("protocol/idn.py",),
