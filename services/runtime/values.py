@@ -379,7 +379,7 @@ class Settings(FilterSettings):
     )
     resolver: str = _setting("unbound:53", "The only resolver; empty: the system's.", pattern="|" + HOST_PORT_PATTERN)
     rspamd_address: str = _setting("rspamd:11333", "smtp-in: rspamd's normal worker.", pattern=HOST_PORT_PATTERN)
-    spamassassin_address: str = _setting("spamassassin:783", "smtp-in: spamd.", pattern=HOST_PORT_PATTERN)
+    spamassassin_address: str = _setting("spamassassin:7830", "smtp-in: spamd.", pattern=HOST_PORT_PATTERN)
     clamav_address: str = _setting("clamav:3310", "smtp-in: clamd.", pattern=HOST_PORT_PATTERN)
     docker_url: str = _setting("tcp://docker-filter:2375", "updater: the filtered Docker API.")
     docker_listen: str = _setting(":2375", "docker-filter: the filtered Docker API, for the updater.")

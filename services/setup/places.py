@@ -17,12 +17,17 @@ ROOM_UIDS = {
     "admin": 10006,
     "updater": 10007,
     "unbound": 10008,
+    "clamav": 10009,
+    "rspamd": 10010,
+    "spamassassin": 10011,
     "docker-filter": 0,  # without capabilities: the Docker socket belongs to root
 }
 MAIL_UID = MAIL_GID = 5000  # docker-mailserver's, so that its mail can be mounted as it is
 TLS_GID = 5002
 AUTH_GID = 5003  # who may read the snapshot with password hashes
 ROOMS = ("smtp-in", "smtp-out", "imap", "dkim", "acme", "admin", "updater", "docker-filter")
+# Not rooms of ours: Debian's programs, which share no secret with anybody.
+WITHOUT_SECRETS = ("unbound", "rspamd", "spamassassin", "clamav")
 # It keeps nothing but its record.
 WITHOUT_FOLDER = frozenset({"docker-filter"})
 # A stack's own numbers: mail that belonged to one of these would be open to the wrong room.
@@ -64,7 +69,7 @@ def places(mail_uid: int = MAIL_UID, mail_gid: int = MAIL_GID) -> tuple[Place, .
         Place("personal", f"{here}/personal", mail_uid, mail_gid, 0o2750),
         Place("certs", f"{here}/certs", ROOM_UIDS["acme"], TLS_GID, 0o2750),
         Place("dkim", f"{here}/dkim", ROOM_UIDS["dkim"], ROOM_UIDS["dkim"], 0o700),
-        Place("unbound", "/var/lib/unbound", ROOM_UIDS["unbound"], ROOM_UIDS["unbound"], 0o700),
+        *(Place(name, f"/var/lib/{name}", ROOM_UIDS[name], ROOM_UIDS[name], 0o700) for name in WITHOUT_SECRETS),
     )
     # admin's group by setgid: admin indexes every room's record, and no room can read another's.
     events = tuple(

@@ -20,7 +20,8 @@ TEXT = re.sub(r"\$\{[A-Z_]+:-([^}]*)\}", r"\1", (ROOT / "compose.yaml").read_tex
 FILE: dict[str, Any] = yaml.safe_load(TEXT)
 SERVICES: dict[str, dict[str, Any]] = FILE["services"]
 ROOMS = places.ROOMS
-RUNNING = (*ROOMS, "unbound")
+SCANNERS = ("rspamd", "spamassassin", "clamav")
+RUNNING = (*ROOMS, "unbound", *SCANNERS)
 ONE_SHOT = ("setup", "backup")
 
 # What each running service mounts: volume or host folder → (where, writable).
@@ -61,6 +62,7 @@ MOUNTS: dict[str, dict[str, tuple[str, bool]]] = {
     },
     "updater": {},
     "unbound": {"unbound": ("/var/lib/unbound", True)},
+    **{name: {name: (f"/var/lib/{name}", True)} for name in ("rspamd", "spamassassin", "clamav")},
     "docker-filter": {"/var/run/docker.sock": ("/var/run/docker.sock", False)},
 }
 for _room in ROOMS:
@@ -169,7 +171,9 @@ def test_a_one_shot_has_no_network_and_three_capabilities(name: str) -> None:
 def test_only_setup_runs_by_itself() -> None:
     assert SERVICES["backup"]["profiles"] == ["tools"]
     assert SERVICES["backup"]["logging"] == {"driver": "none"}, "the tar on standard output is not a log"
-    assert all("profiles" not in SERVICES[name] for name in (*RUNNING, "setup"))
+    assert all("profiles" not in SERVICES[name] for name in (*ROOMS, "unbound", "setup"))
+    for name in SCANNERS:
+        assert SERVICES[name]["profiles"] == [name], "it runs where env/filter.env names it"
 
 
 @pytest.mark.parametrize("name", RUNNING)
@@ -221,6 +225,8 @@ def expected_networks() -> dict[str, set[str]]:
     networks = {"_".join(sorted(pair)): set(pair) for pair in pairs}
     for room, asks in EDGES.items():
         networks[f"edge_{room}"] = {room, "unbound"} if asks else {room}
+    # smtp-in asks them, and what they fetch is looked up by unbound.
+    networks["edge_smtp-in"] |= set(SCANNERS)
     return networks
 
 
@@ -299,7 +305,7 @@ def test_the_rooms_share_one_image_and_start_their_own_module(name: str) -> None
 
 def test_what_is_built_is_built_from_this_tree() -> None:
     built = {name: service["build"] for name, service in SERVICES.items() if "build" in service}
-    assert set(built) == {"setup", "unbound"}
+    assert set(built) == {"setup", "unbound", *SCANNERS}
     for build in built.values():
         assert build["context"] == "."
         dockerfile = (ROOT / build["dockerfile"]).read_text()

@@ -84,5 +84,5 @@ def test_the_table_of_a_container_is_compose_yaml(page: str, name: str) -> None:
 
 @pytest.mark.parametrize("page", LANGUAGES)
 def test_every_container_has_its_table_and_no_other(page: str) -> None:
-    assert list(tables(page)) == list(dict.fromkeys([*places.ROOMS, "unbound", "setup", "backup"]))
+    assert list(tables(page)) == list(dict.fromkeys([*places.ROOMS, *places.WITHOUT_SECRETS, "setup", "backup"]))
     assert set(tables(page)) == set(SERVICES)

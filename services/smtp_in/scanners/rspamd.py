@@ -30,6 +30,8 @@ from services.smtp_in.scanners.finding import (
 
 _STATUS = re.compile(r"HTTP/1\.[01] ([0-9]{3})(?: .*)?\Z")
 DEFAULT_THRESHOLD = 6.0  # "add header" in rspamd's own configuration
+# What its action says at least, whatever its score: a rule of its own may force one.
+_ACTIONS = {"reject": 2.0, "add header": 1.0, "rewrite subject": 1.0}
 # rspamd's max_message is 50 MB; junk is small, and a large message holds up everybody behind it.
 LARGEST = 10_000_000
 
@@ -93,8 +95,9 @@ class Rspamd:
     def _read(self, body: bytes) -> Finding:
         try:
             answer: dict[str, Any] = json.loads(body)
+            action = _ACTIONS.get(str(answer.get("action")), 0.0)
             if answer.get("is_skipped"):
-                return Finding(self.name)
+                return Finding(self.name, action)  # its test string GTUBE has an action and no score
             score = float(answer["score"])
             limits = answer.get("thresholds") or {}
             threshold = float(limits.get("add header") or DEFAULT_THRESHOLD)
@@ -104,7 +107,8 @@ class Rspamd:
             raise Nonsense(f"its answer is not what it documents: {shown(str(error))}") from None
         if not (-1e6 < score < 1e6 and 0 < threshold < 1e6):
             raise Nonsense(f"its score is {score} and its threshold {threshold}")
-        return Finding(self.name, score / threshold, tuple(shown(name) for name in by_weight[:MOST_RULES]))
+        share = max(score / threshold, action) if action else score / threshold
+        return Finding(self.name, share, tuple(shown(name) for name in by_weight[:MOST_RULES]))
 
 
 def _value(text: str) -> str:

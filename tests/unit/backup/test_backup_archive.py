@@ -12,7 +12,7 @@ import pytest
 
 from services.backup import contents
 from services.backup.archive import DamagedBackup, Writer, members
-from services.setup.places import places
+from services.setup.places import WITHOUT_SECRETS, places
 
 
 def written(files: dict[str, bytes]) -> bytes:
@@ -162,8 +162,9 @@ def test_only_plain_names_in_our_volumes_are_restored(name: str, allowed: bool) 
 
 
 def test_every_volume_is_kept_or_made_again() -> None:
-    """A new volume must be thought of: setup makes the rooms' secrets again, unbound its key, admin its snapshots."""
-    made_again = {*contents.DERIVED, "unbound"}
+    """A new volume must be thought of: setup makes the rooms' secrets again, unbound its key, admin its
+    snapshots, the scanners fetch theirs."""
+    made_again = {*contents.DERIVED, *WITHOUT_SECRETS}
     prepared = {place.volume for place in places() if not place.volume.startswith("secrets-")}
     assert set(contents.KEPT) | made_again == prepared
     assert not set(contents.KEPT) & made_again

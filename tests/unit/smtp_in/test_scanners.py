@@ -150,6 +150,8 @@ def http(body: bytes, status: str = "200 OK", more: str = "") -> bytes:
         ),
         (http(b'{"score": 3.0}'), Finding("rspamd", 0.5)),
         (http(b'{"score": 3.0, "is_skipped": true}'), Finding("rspamd")),
+        (http(b'{"score": 0, "is_skipped": true, "action": "reject"}'), Finding("rspamd", 2.0)),
+        (http(b'{"score": 1.0, "action": "add header"}'), Finding("rspamd", 1.0)),
         (http(b"{}", "503 Later"), "it said 'HTTP/1.1 503 Later'"),
         (http(b"[]"), "its answer is not what it documents"),
         (http(b"{" * 100_000), "its answer is not what it documents"),
@@ -160,7 +162,7 @@ def http(body: bytes, status: str = "200 OK", more: str = "") -> bytes:
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", "its answer comes in chunks"),
         (b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * (ANSWER_OCTETS + 1), f"its answer has more than {ANSWER_OCTETS} octets"),
     ],
-    ids=range(13),
+    ids=range(15),
 )
 def test_rspamd(answer: bytes, expected: Finding | str) -> None:
     heads = []
