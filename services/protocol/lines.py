@@ -38,10 +38,11 @@ _LONE_DOT = re.compile(rb"[\r\n]\.[\r\n]")
 class LineReader:
     """Bytes in, lines out. A faulty line is reported once, as soon as it shows, and skipped up to its CRLF."""
 
-    __slots__ = ("_buffer", "_skipping", "_start")
+    __slots__ = ("_buffer", "_skipping", "_start", "began")
 
     def __init__(self) -> None:
         """Nothing was read yet."""
+        self.began = b""  # the first octets of the line that was last found faulty
         self._buffer = b""
         self._start = 0  # of the next line in the buffer
         self._skipping = False
@@ -61,6 +62,12 @@ class LineReader:
         rest = self._buffer[self._start :]
         self._buffer, self._start, self._skipping = b"", 0, False
         return rest
+
+    def take(self, octets: int) -> bytes:
+        """Up to so many octets that are not lines (a chunk of BDAT); what follows them stays to be read as lines."""
+        data = self._buffer[self._start : self._start + octets]
+        self._start += len(data)
+        return data
 
     def next(self, limit: int) -> bytes | LineFault | None:
         """The next line without its CRLF; None when there is no whole one yet. `limit` counts octets with the CRLF."""
@@ -84,9 +91,11 @@ class LineReader:
         longest = self._start + limit - 2  # where the CR must stand at the latest
         found = _END_OR_BARE.search(self._buffer, self._start)
         if found and found.start() <= longest:
+            self.began = self._buffer[self._start : self._start + 4]
             self._start, self._skipping = found.end(), True
             return LineFault.BARE
         if len(self._buffer) > longest and self._buffer[longest:] != b"\r":
+            self.began = self._buffer[self._start : self._start + 4]
             self._start, self._skipping = longest, True
             return LineFault.TOO_LONG
         return None
@@ -145,10 +154,7 @@ class BodyReader:
         else:
             held = _end_so_far(data)
             body = data[:-held] if held else data
-        # Without its other octets a sound body is CR LF CR LF ..., and each pair stands together in it. Counting the
-        # three patterns says the same at half the speed.
-        ends = body.translate(None, _NO_LINE_END)
-        if ends != CRLF * (len(ends) // 2) or body.count(CRLF) != len(ends) // 2:
+        if not only_crlf(body):
             self.fault = BodyFault.BARE
             self._look_for_end(data)
             return b""
@@ -174,6 +180,16 @@ class BodyReader:
                 self.fault = BodyFault.FALSE_END
                 return
         self._held = data[-4:]
+
+
+def only_crlf(data: bytes) -> bool:
+    """Whether every CR and LF in `data` stands in a CRLF.
+
+    Without its other octets a sound body is CR LF CR LF ..., and each pair stands together in it. Counting the three
+    patterns says the same at half the speed.
+    """
+    ends = data.translate(None, _NO_LINE_END)
+    return ends == CRLF * (len(ends) // 2) and data.count(CRLF) == len(ends) // 2
 
 
 def _end_so_far(data: bytes) -> int:

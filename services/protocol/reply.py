@@ -76,7 +76,7 @@ AUTHENTICATED = Reply(235, "2.7.0", "log-in succeeded")
 HELP = Reply(
     214,
     "2.0.0",
-    "HELO EHLO MAIL RCPT DATA RSET NOOP QUIT VRFY HELP STARTTLS AUTH\nRFC 5321 says what they mean",
+    "HELO EHLO MAIL RCPT DATA BDAT RSET NOOP QUIT VRFY HELP STARTTLS AUTH\nRFC 5321 says what they mean",
 )
 
 TIMED_OUT = Reply(421, "4.4.2", "no input for too long, closing")
@@ -97,6 +97,7 @@ BARE_LINE_END = Reply(500, "5.5.2", "bare CR or LF: lines end with <CR><LF> (RFC
 NOT_ASCII = Reply(500, "5.5.2", "a control or malformed character in the command")
 NOT_IMPLEMENTED = Reply(502, "5.5.1", "command not implemented")
 NOT_WAITED = Reply(503, "5.5.0", "input before the reply that this command must wait for (RFC 2920 section 3.1)")
+CHUNK_MALFORMED = Reply(501, "5.5.4", "say BDAT, a number of octets, and LAST if it is the last (RFC 3030 section 2)")
 NO_RECIPIENTS = Reply(554, "5.5.1", "no valid recipients")
 TALKED_FIRST = Reply(554, "5.5.0", "input before the greeting, closing")
 TLS_FIRST = Reply(530, "5.7.0", "STARTTLS first")
@@ -188,6 +189,11 @@ def not_delivered(trace: str) -> Reply:
 def not_forwarded(trace: str) -> Reply:
     """550: the address only leads elsewhere, and smtp-out refuses to send there."""
     return Reply(550, "5.7.1", f"{trace} cannot be forwarded to where this address leads")
+
+
+def chunk_taken(octets: int) -> Reply:
+    """250 to a BDAT that is not the last: nothing is durable yet."""
+    return Reply(250, "2.0.0", f"{octets} octets received")
 
 
 def queued(trace: str) -> Reply:

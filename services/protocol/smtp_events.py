@@ -1,6 +1,7 @@
 """What an SMTP server session reports: one value per command, and the body's pieces.
 
-Made by `smtp_session.py`, acted upon by `smtp/engine.py`. Every event but `Chunk` and `Spoilt` waits for one reply.
+Made by `smtp_session.py`, acted upon by `smtp/engine.py`. Every event but `Chunk` and `Spoilt` waits for one reply,
+`Bdat` for `begin_chunks`.
 """
 
 from __future__ import annotations
@@ -55,6 +56,11 @@ class Data:
 
 
 @dataclass(frozen=True, slots=True)
+class Bdat:
+    """The first BDAT of a message: its octets follow whatever is said; answered by `SmtpSession.begin_chunks`."""
+
+
+@dataclass(frozen=True, slots=True)
 class Chunk:
     """Some of the body; waits for no reply."""
 
@@ -63,14 +69,22 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Spoilt:
-    """The body has a fault: no more Chunk comes, `EndOfBody` will. Waits for no reply."""
+    """The body has a fault: no more Chunk comes, the end will. Waits for no reply."""
 
     fault: Reply
 
 
 @dataclass(frozen=True, slots=True)
+class EndOfChunk:
+    """A BDAT's octets are here, and more of the message is to come. `fault`: it will not be taken, and this is why."""
+
+    octets: int
+    fault: Reply | None
+
+
+@dataclass(frozen=True, slots=True)
 class EndOfBody:
-    """The final dot. `fault`: the message must not be taken, and this is why (LMTP: for each recipient)."""
+    """The final dot, or the last chunk. `fault`: the message will not be taken, and why (LMTP: for each recipient)."""
 
     size: int
     fault: Reply | None
@@ -96,4 +110,19 @@ class Answer:
     close: bool = False
 
 
-Event = Hello | StartTls | Authenticate | Mail | Rcpt | Data | Chunk | Spoilt | EndOfBody | Reset | Quit | Answer
+Event = (
+    Hello
+    | StartTls
+    | Authenticate
+    | Mail
+    | Rcpt
+    | Data
+    | Bdat
+    | Chunk
+    | Spoilt
+    | EndOfChunk
+    | EndOfBody
+    | Reset
+    | Quit
+    | Answer
+)

@@ -18,7 +18,7 @@ _DSN_ON_RCPT = frozenset({"NOTIFY", "ORCPT"})
 class Offer:
     """Sizes in octets. `extensions` are more EHLO lines; "XMAILSTEAD 1" also allows XTRACE on MAIL.
 
-    `dsn`, `requiretls` and `limits` offer RFC 3461, RFC 8689 and RFC 9422.
+    `chunking`, `dsn`, `requiretls` and `limits` offer RFC 3030, RFC 3461, RFC 8689 and RFC 9422.
     """
 
     hostname: str
@@ -29,6 +29,7 @@ class Offer:
     auth_requires_tls: bool = True
     require_auth: bool = False
     extensions: tuple[str, ...] = ()
+    chunking: bool = False
     dsn: bool = False
     requiretls: bool = False
     limits: bool = False
@@ -39,6 +40,8 @@ class Offer:
     def reply(self, *, secured: bool, authenticated: bool) -> Reply:
         """The usual answer to EHLO and LHLO."""
         offered = ["PIPELINING", f"SIZE {self.size_limit}", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES"]
+        if self.chunking:
+            offered.append("CHUNKING")
         if self.dsn:
             offered.append("DSN")
         if self.requiretls and self._protected(secured):

@@ -6,14 +6,11 @@ Used by `smtp/engine.py` as h11 is by a web server:
     event = session.next_event()          # None: wait for more; else decide about it ...
     transport.write(session.send(reply))  # ... and say so: every event but Chunk waits for exactly one reply
 
-The session knows grammar, order and limits. Whatever needs no decision it answers itself (`Answer`). Who may log in,
-send or receive is decided by whoever reads the events.
+The session knows grammar, order (`smtp_states.py`) and limits. Whatever needs no decision it answers itself (`Answer`).
+Who may log in, send or receive is decided by whoever reads the events.
 
-How the order of commands is kept. A state says what has been agreed so far; `AFTER` has an entry for each command that
-is allowed in a state, with the state that follows when the reply is positive. A refused command changes nothing. What
-has no entry is 503. Two states are left by other means: BODY by the final dot, AUTH by the end of the exchange.
-
-    CONNECTED --EHLO--> READY --MAIL--> MAIL --RCPT--> RCPT --DATA--> BODY --end--> READY
+BDAT's octets follow it at once (RFC 3030 §4.2), so they are read and dropped where the command is refused; a BDAT whose
+length cannot be read ends the session, since nothing that follows can be told to be command or body.
 
 Reads of a group (RFC 2920): commands may arrive many at once, except that nothing may follow EHLO, STARTTLS, AUTH and
 DATA before their reply: what would follow is not yet known to be command, TLS or body. Whoever does not wait is cut off
@@ -22,31 +19,43 @@ DATA before their reply: what would follow is not yet known to be command, TLS o
 
 from __future__ import annotations
 
-import enum
 import re
 from collections.abc import Callable
 
 from services.protocol import reply as replies
-from services.protocol import sasl
-from services.protocol.lines import HTTP_METHODS, BodyFault, BodyReader, LineFault, LineReader
+from services.protocol import sasl, smtp_login
+from services.protocol.lines import HTTP_METHODS, LineFault, LineReader
 from services.protocol.reply import Reply
 from services.protocol.smtp_events import (
     Answer,
     Authenticate,
-    Chunk,
+    Bdat,
     Data,
     EndOfBody,
+    EndOfChunk,
     Event,
     Hello,
     Mail,
     Quit,
     Rcpt,
     Reset,
-    Spoilt,
     StartTls,
 )
 from services.protocol.smtp_offer import Offer
+from services.protocol.smtp_receiving import ChunkedBody, DottedBody, endless
+from services.protocol.smtp_states import (
+    AFTER,
+    EMPTY_CHUNK,
+    ENDS_GROUP,
+    HELLOS,
+    IDLE,
+    NOT_TAKEN,
+    State,
+    out_of_order,
+)
 from services.protocol.smtp_syntax import Refused, parse_hello, parse_mail, parse_rcpt
+
+__all__ = ["AFTER", "SmtpSession", "State"]
 
 # RFC 5321 §4.5.3.1.4 says 512 octets; MAIL grows by 26 for SIZE, 500 for AUTH, and by UTF-8 in both addresses.
 MAX_COMMAND_LINE = 2048
@@ -54,51 +63,6 @@ MAX_COMMAND_LINE = 2048
 MAX_AUTH_LINE = 12288
 
 
-class State(enum.Enum):
-    """What has been agreed so far."""
-
-    GREETING = "greeting"  # the peer must wait for our first word
-    CONNECTED = "connected"
-    READY = "ready"
-    MAIL = "mail"
-    RCPT = "rcpt"
-    BODY = "body"
-    AUTH = "auth"
-    TLS = "tls"
-    CLOSED = "closed"
-
-
-_BETWEEN = (State.CONNECTED, State.READY, State.MAIL, State.RCPT)
-
-AFTER: dict[str, dict[State, State]] = {
-    # RFC 5321 §4.1.4: a later EHLO clears a transaction, as RSET does.
-    "HELO": dict.fromkeys(_BETWEEN, State.READY),
-    "EHLO": dict.fromkeys(_BETWEEN, State.READY),
-    "LHLO": dict.fromkeys(_BETWEEN, State.READY),
-    # RFC 3207 §4.2: the client starts again from EHLO, and so do we.
-    "STARTTLS": {State.READY: State.TLS},
-    "AUTH": {State.READY: State.AUTH},
-    "MAIL": {State.READY: State.MAIL},
-    "RCPT": {State.MAIL: State.RCPT, State.RCPT: State.RCPT},
-    "DATA": {State.RCPT: State.BODY},
-    "RSET": {
-        State.CONNECTED: State.CONNECTED,
-        State.READY: State.READY,
-        State.MAIL: State.READY,
-        State.RCPT: State.READY,
-    },
-    "NOOP": {state: state for state in _BETWEEN},
-    "HELP": {state: state for state in _BETWEEN},
-    "VRFY": {state: state for state in _BETWEEN},
-    "EXPN": {state: state for state in _BETWEEN},
-    "QUIT": dict.fromkeys(_BETWEEN, State.CLOSED),
-}
-ENDS_GROUP = frozenset({"HELO", "EHLO", "LHLO", "STARTTLS", "AUTH", "DATA"})
-IDLE = frozenset({"NOOP", "HELP", "VRFY", "EXPN", "RSET", "HELO", "EHLO", "LHLO"})
-
-
-_HELLOS = frozenset({"HELO", "EHLO", "LHLO"})
-_NOT_TAKEN = frozenset({"BDAT", "TURN", "ETRN", "ATRN", "SEND", "SOML", "SAML", "BURL"})
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
@@ -106,8 +70,8 @@ class SmtpSession:
     """One connection's session. The owner sends a greeting first, and calls `secure` after a TLS handshake."""
 
     __slots__ = (
-        "_body", "_errors", "_idle_commands", "_incoming", "_lines", "_mechanism", "_parameters", "_rcpt_parameters",
-        "_recipients", "_size", "_smtputf8", "_spoilt", "_waiting", "authenticated", "extended", "last_words", "offer",
+        "_body", "_dotted", "_errors", "_idle_commands", "_lines", "_mechanism", "_parameters", "_rcpt_parameters",
+        "_recipients", "_smtputf8", "_swallowed", "_waiting", "authenticated", "extended", "last_words", "offer",
         "secured", "state",
     )  # fmt: skip
 
@@ -120,12 +84,12 @@ class SmtpSession:
         self.extended = False  # EHLO or LHLO was said
         self.last_words: Reply | None = None  # what the session was cut off with
         self._lines = LineReader()
-        self._body: BodyReader | None = None
-        self._incoming = b""  # of the body, not read yet
+        self._body: DottedBody | ChunkedBody | None = None
+        self._dotted: DottedBody | None = None  # the same, where what is received goes to it and not to `_lines`
+        self._swallowed: tuple[Reply, State] | None = None  # of a chunk that nobody wants; the state it leaves
         self._mechanism: sasl.Mechanism | None = None
         self._waiting: tuple[str, State] | None = None  # the command whose reply is awaited; the state after a yes
-        self._spoilt: Reply | None = None
-        self._size = self._recipients = self._errors = self._idle_commands = 0
+        self._recipients = self._errors = self._idle_commands = 0
         self._smtputf8 = False
         self._parameters = offer.mail_parameters(secured=secured)
         self._rcpt_parameters = offer.rcpt_parameters()
@@ -134,8 +98,8 @@ class SmtpSession:
 
     def receive(self, data: bytes) -> None:
         """Take what the network brought."""
-        if self.state is State.BODY:
-            self._incoming = self._incoming + data if self._incoming else data
+        if self._dotted is not None:
+            self._dotted.receive(data)
         elif self.state is not State.CLOSED:
             self._lines.feed(data)
 
@@ -158,7 +122,7 @@ class SmtpSession:
         try:
             return self._command(line)
         except Refused as refused:
-            return self._answer(refused.reply, _verb(line))
+            return self._answer(refused.reply, _verb(line), close=_is_bdat(line))
 
     def greet(self) -> bytes:
         """The greeting; commands are read from now on."""
@@ -182,11 +146,20 @@ class SmtpSession:
             if verb == "RCPT":
                 self._recipients += 1
             elif verb == "DATA":
-                self._body, self._incoming, self._size, self._spoilt = BodyReader(), b"", 0, None
+                self._body = self._dotted = DottedBody(self.offer.size_limit)
             elif verb == "AUTH" and reply.code == 235:
                 self.authenticated = True
         data = reply.encode() if len(answers) == 1 else b"".join(each.encode() for each in answers)
         return data + self._too_much(verb, reply)
+
+    def begin_chunks(self, refusal: Reply | None) -> None:
+        """Answer `Bdat`: the message may come, or its chunks are read and dropped and `refusal` is said to each."""
+        if self._waiting is None or not isinstance(self._body, ChunkedBody):
+            raise RuntimeError("no chunk waits for this")
+        self._waiting = None
+        if refusal is not None:
+            self._body.spoil(refusal)
+        self.state = State.BODY
 
     @property
     def unread(self) -> bool:
@@ -211,37 +184,27 @@ class SmtpSession:
 
     # --- commands, in the RFC's order -------------------------------------------------------------------------
 
-    def _command(self, line: bytes) -> Event:
+    def _command(self, line: bytes) -> Event | None:
         text = _text(line)
         verb, _, argument = text.partition(" ")
         verb, argument = verb.upper(), argument.strip(" ")
         allowed = AFTER.get(verb)
-        if verb in _NOT_TAKEN:
-            # BDAT's data follow it at once: they must not be read as commands.
-            return self._answer(replies.NOT_IMPLEMENTED, close=verb == "BDAT")
+        if verb in NOT_TAKEN:
+            return self._answer(replies.NOT_IMPLEMENTED)
         # RFC 2033 §4.1: LHLO instead of HELO and EHLO, and only there.
-        if allowed is None or (verb in _HELLOS and (verb == "LHLO") is not self.offer.lmtp):
+        if allowed is None or (verb in HELLOS and (verb == "LHLO") is not self.offer.lmtp):
             return self._answer(replies.NOT_RECOGNISED, close=verb in HTTP_METHODS)
         if len(line) > MAX_COMMAND_LINE - 2 and verb != "AUTH":
-            return self._answer(replies.LINE_TOO_LONG, verb)
+            return self._answer(replies.LINE_TOO_LONG, verb, close=verb == "BDAT")
+        if verb == "BDAT":
+            return self._bdat(argument, allowed.get(self.state))
         if verb in ENDS_GROUP and not self._lines.empty:
             return self._answer(replies.NOT_WAITED, verb, close=True)
         after = allowed.get(self.state)
         if after is None:
-            return self._answer(self._out_of_order(verb), verb)
+            return self._answer(out_of_order(verb, self.state, self.offer.lmtp), verb)
         self._waiting = (verb, after)
         return _READ[verb](self, argument)
-
-    def _out_of_order(self, verb: str) -> Reply:
-        if self.state is State.CONNECTED:
-            return replies.bad_sequence("say LHLO first" if self.offer.lmtp else "say EHLO first")
-        if verb == "DATA" and self.state is State.MAIL:
-            return replies.NO_RECIPIENTS  # RFC 5321 §3.3
-        if verb == "MAIL":
-            return replies.bad_sequence("a sender was already given")
-        if verb in ("RCPT", "DATA"):
-            return replies.bad_sequence("say MAIL first")
-        return replies.bad_sequence(f"{verb} is not possible inside a transaction")
 
     def _hello(self, verb: str, argument: str) -> Event:
         hostname = parse_hello(argument)
@@ -257,42 +220,25 @@ class SmtpSession:
         return StartTls()
 
     def _auth(self, argument: str) -> Event:
-        name, _, initial = argument.partition(" ")
-        if not self.offer.auth:
-            raise Refused(replies.NOT_IMPLEMENTED)
-        if self.authenticated:
-            raise Refused(replies.bad_sequence("already logged in"))
-        if self.offer.auth_requires_tls and not self.secured:
-            raise Refused(replies.LOGIN_NEEDS_TLS)
-        name = name.upper()
-        if not name:
-            raise Refused(replies.syntax("say AUTH and a mechanism"))
-        if name not in self.offer.auth or name not in sasl.MECHANISMS:
-            raise Refused(replies.MECHANISM_UNKNOWN)
-        self._mechanism = sasl.MECHANISMS[name]()
-        try:
-            # RFC 4954 §4: "=" is an initial response of no bytes.
-            first = None if not initial else b"" if initial == "=" else sasl.decode_base64(initial.encode())
-            return self._auth_step(self._mechanism.start(first))
-        except sasl.SaslError:
-            raise Refused(replies.LOGIN_MALFORMED) from None
+        self._mechanism, step = smtp_login.begin(
+            argument, self.offer, secured=self.secured, authenticated=self.authenticated
+        )
+        return self._auth_step(step)
 
     def _auth_response(self, line: bytes) -> Event:
         mechanism, self._mechanism, self.state = self._mechanism, None, State.READY
         self._waiting = ("AUTH", State.READY)
         if not self._lines.empty:
             return self._answer(replies.NOT_WAITED, "AUTH", close=True)
-        if line == b"*":
-            return self._answer(replies.LOGIN_CANCELLED, "AUTH")
         assert mechanism is not None
         try:
-            step = mechanism.respond(sasl.decode_base64(line))
-        except sasl.SaslError:
-            return self._answer(replies.LOGIN_MALFORMED, "AUTH")
+            step = smtp_login.respond(mechanism, line)
+        except Refused as refused:
+            return self._answer(refused.reply, "AUTH")
         self._mechanism = mechanism
         return self._auth_step(step)
 
-    def _auth_step(self, step: bytes | sasl.PasswordCredentials) -> Event:
+    def _auth_step(self, step: smtp_login.Step) -> Event:
         assert self._mechanism is not None
         if isinstance(step, bytes):
             self._waiting = ("AUTH", State.AUTH)
@@ -323,6 +269,34 @@ class SmtpSession:
         _no_argument("DATA", argument)
         return Data()
 
+    def _bdat(self, argument: str, after: State | None) -> Event | None:
+        """RFC 3030 §2: BDAT, the octets of its chunk, and LAST where it is the message's last."""
+        length, _, marker = argument.partition(" ")
+        marker = marker.strip(" ").upper()
+        if not self.offer.chunking:
+            return self._answer(replies.NOT_IMPLEMENTED, "BDAT", close=True)
+        if not (length.isascii() and length.isdigit() and len(length) <= 20):
+            return self._answer(replies.CHUNK_MALFORMED, "BDAT", close=True)
+        octets = int(length)
+        if endless(octets, self.offer.size_limit):
+            return self._answer(replies.MESSAGE_TOO_BIG, "BDAT", close=True)
+        refusal = None if marker in ("", "LAST") else replies.CHUNK_MALFORMED
+        if self.state is not State.CHUNKS:
+            if after is None:
+                refusal = out_of_order("BDAT", self.state, self.offer.lmtp)
+            self._body = ChunkedBody(self._lines, self.offer.size_limit, refusal)
+            if refusal is not None:
+                self._swallowed = (refusal, self.state)
+        assert isinstance(self._body, ChunkedBody)
+        if refusal is not None:
+            self._body.spoil(refusal)
+        self._body.open(octets, marker == "LAST")
+        if self.state is State.RCPT and refusal is None:
+            self._waiting = ("BDAT", State.BODY)
+            return Bdat()
+        self.state = State.BODY
+        return self._body_event()
+
     def _rset(self, argument: str) -> Event:
         _no_argument("RSET", argument)
         return Reset()
@@ -344,32 +318,29 @@ class SmtpSession:
     def _body_event(self) -> Event | None:
         body = self._body
         assert body is not None
-        if self._incoming and body.rest is None and body.fault is not BodyFault.FALSE_END:
-            data, self._incoming = self._incoming, b""
-            chunk = body.feed(data)
-            # What is not handed on counts too: it bounds how long a body that is refused anyway is read.
-            self._size += len(chunk) if body.fault is None else len(data)
-            if self._spoilt is None:
-                if body.fault is not None:
-                    self._spoilt = replies.BARE_LINE_END_IN_BODY
-                elif self._size > self.offer.size_limit:
-                    self._spoilt = replies.MESSAGE_TOO_BIG
-                if self._spoilt is not None:
-                    return Spoilt(self._spoilt)
-                if chunk:
-                    return Chunk(chunk)
-        # Who goes on to twice of what is allowed reads no reply: better cut off than read for an hour.
-        endless = self._spoilt is not None and self._size > 2 * self.offer.size_limit + (1 << 20)
-        if body.rest is None and body.fault is not BodyFault.FALSE_END and not endless:
-            return None
-        close = body.rest is None
-        self._body = None
-        if body.rest:
-            self._lines.feed(body.rest)
-        self._idle_commands = 0
-        self.state = State.READY
-        self._waiting = ("", State.CLOSED if close else State.READY)
-        return EndOfBody(self._size, self._spoilt, close)
+        event = body.next()
+        if isinstance(event, EndOfBody):
+            if self._swallowed is not None:
+                return self._end_of_swallowed()
+            if isinstance(body, DottedBody) and body.rest:
+                self._lines.feed(body.rest)
+            self._body = self._dotted = None
+            self._idle_commands = 0
+            self.state = State.READY
+            self._waiting = ("", State.CLOSED if event.close else State.READY)
+        elif isinstance(event, EndOfChunk):
+            if self._swallowed is not None:
+                return self._end_of_swallowed()
+            assert isinstance(body, ChunkedBody)
+            self.state = State.CHUNKS
+            self._waiting = (EMPTY_CHUNK if body.empty else "BDAT", State.CHUNKS)
+        return event
+
+    def _end_of_swallowed(self) -> Event:
+        """The octets of a refused BDAT have passed: now it is answered, and all else is as before."""
+        assert self._swallowed is not None
+        (refusal, self.state), self._swallowed = self._swallowed, None
+        return self._answer(refusal, "BDAT")
 
     # --- answers of the session's own -------------------------------------------------------------------------
 
@@ -386,8 +357,11 @@ class SmtpSession:
         if self.state is State.AUTH:
             self.state, verb = State.READY, "AUTH"
         if fault is LineFault.TOO_LONG:
-            return self._answer(replies.LOGIN_TOO_LONG if verb else replies.LINE_TOO_LONG)
-        return self._answer(replies.BARE_LINE_END, close=fault is LineFault.ONLY_BARE)
+            return self._answer(
+                replies.LOGIN_TOO_LONG if verb else replies.LINE_TOO_LONG, close=_is_bdat(self._lines.began)
+            )
+        close = fault is LineFault.ONLY_BARE or _is_bdat(self._lines.began)
+        return self._answer(replies.BARE_LINE_END, close=close)
 
     def _cut_off(self) -> bytes:
         self._lines.take_rest()
@@ -443,6 +417,11 @@ def _text(line: bytes) -> str:
 def _verb(line: bytes) -> str:
     verb = line.partition(b" ")[0].upper().decode("ascii", "replace")
     return verb if verb in AFTER else ""
+
+
+def _is_bdat(line: bytes) -> bool:
+    """Whether a line that cannot be read begins a chunk: its octets must not be read as commands."""
+    return line[:4].upper() == b"BDAT"
 
 
 def _no_argument(verb: str, argument: str) -> None:

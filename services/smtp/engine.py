@@ -287,14 +287,21 @@ class Engine(aiosmtpd.SMTP):
 
     def _on_data(self, event: events.Data) -> None:
         def answered(result: Reply | BodySink) -> None:
-            if isinstance(result, Reply):
-                self._reply(result)
-                return
-            self._sink = self.envelope.sink = result
-            self._sink_fault, self._undrained = None, 0
-            self._reply(replies.START_BODY)
+            self._reply(replies.START_BODY if self._begin(result) is None else cast(Reply, result))
 
         self._ask("DATA_BEGIN", answered)
+
+    def _on_bdat(self, event: events.Bdat) -> None:
+        # RFC 3030 §2: a refusal is said when the chunk has been read.
+        self._ask("DATA_BEGIN", lambda result: self._smtp.begin_chunks(self._begin(result)))
+
+    def _begin(self, result: Reply | BodySink) -> Reply | None:
+        """What DATA_BEGIN answered: a refusal, or where the body goes."""
+        if isinstance(result, Reply):
+            return result
+        self._sink = self.envelope.sink = result
+        self._sink_fault, self._undrained = None, 0
+        return None
 
     def _on_chunk(self, event: events.Chunk) -> None:
         sink, size = self._sink, len(event.data)
@@ -313,6 +320,12 @@ class Engine(aiosmtpd.SMTP):
             if drain is not None:
                 self._wire.pause_reading()
                 self._await(drain(), "writing the body", lambda fault: self._spoil(fault) if fault else None)
+
+    def _on_end_of_chunk(self, event: events.EndOfChunk) -> None:
+        fault = event.fault or self._sink_fault
+        if fault is not None:
+            self._record.refusal("BDAT", fault, self.envelope.trace)
+        self._reply(fault or replies.chunk_taken(event.octets))
 
     def _on_end_of_body(self, event: events.EndOfBody) -> None:
         fault = event.fault or self._sink_fault
@@ -339,6 +352,9 @@ class Engine(aiosmtpd.SMTP):
         self._reply(replies.OK)
 
     def _forget_envelope(self) -> None:
+        if self._sink is not None:
+            self._spoil(replies.NO_RECIPIENTS)  # RSET or EHLO between two chunks: its words go to nobody
+        self._sink_fault = None
         if self.envelope.trace:  # an unused one will do
             self.envelope = Envelope()
 
@@ -411,7 +427,9 @@ _REACTIONS: dict[type, Callable[[Engine, Any], None]] = {
     events.Mail: Engine._on_mail,
     events.Rcpt: Engine._on_rcpt,
     events.Data: Engine._on_data,
+    events.Bdat: Engine._on_bdat,
     events.Chunk: Engine._on_chunk,
+    events.EndOfChunk: Engine._on_end_of_chunk,
     events.Spoilt: lambda engine, event: engine._spoil(event.fault),
     events.EndOfBody: Engine._on_end_of_body,
     events.Reset: Engine._on_reset,

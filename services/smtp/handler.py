@@ -86,12 +86,12 @@ class Handler(Protocol):
     def handle_DATA_BEGIN(
         self, server: Engine, session: Session, envelope: Envelope
     ) -> Reply | BodySink | Awaitable[Reply | BodySink]:
-        """DATA, before 354. A Reply refuses, a sink (kept as `envelope.sink`) takes the body."""
+        """DATA before 354, or the first BDAT. A Reply refuses, a sink (kept as `envelope.sink`) takes the body."""
 
     def handle_DATA(
         self, server: Engine, session: Session, envelope: Envelope
     ) -> Reply | list[Reply] | Awaitable[Reply | list[Reply]]:
-        """After the final dot. LMTP: one reply per recipient in order, or one Reply for all.
+        """After the final dot, or the last BDAT. LMTP: one reply per recipient in order, or one Reply for all.
 
         Runs to its end even when the peer is gone by then; the sink is the hook's to close from here on.
         """
@@ -179,6 +179,7 @@ class EngineConfig:
     auth_requires_tls: bool = True
     require_auth: bool = False
     extensions: tuple[str, ...] = ()  # more EHLO lines; "XMAILSTEAD 1" also allows XTRACE on MAIL
+    chunking: bool = False  # RFC 3030: BDAT; to the handler a message in chunks is as any other
     dsn: bool = False  # RFC 3461: RET, ENVID, NOTIFY and ORCPT are taken; the handler must hand them on
     requiretls: bool = False  # RFC 8689, under TLS or between rooms; the handler must hand it on
     limits: bool = False  # RFC 9422: say how many recipients a message may have
@@ -211,6 +212,7 @@ class EngineConfig:
             auth_requires_tls=self.auth_requires_tls,
             require_auth=self.require_auth,
             extensions=self.extensions,
+            chunking=self.chunking,
             dsn=self.dsn,
             requiretls=self.requiretls,
             limits=self.limits,

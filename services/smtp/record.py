@@ -11,7 +11,7 @@ from services.runtime.events import Events, Json
 # The record's kind for a command; what is no command counts to the connection.
 _KINDS = {
     "HELO": "helo", "EHLO": "helo", "LHLO": "helo", "STARTTLS": "tls", "AUTH": "login", "MAIL": "mail", "RCPT": "rcpt",
-    "DATA": "data",
+    "DATA": "data", "BDAT": "data",
 }  # fmt: skip
 
 

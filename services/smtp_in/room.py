@@ -157,6 +157,7 @@ def _assemble(context: Context, deliveries: Deliveries, imap: Client, tls: Conte
         hostname=settings.hostname,
         size_limit=settings.max_message_size,
         tls=tls,
+        chunking=True,
         dsn=True,
         requiretls=True,
         limits=True,
@@ -179,6 +180,7 @@ def _assemble(context: Context, deliveries: Deliveries, imap: Client, tls: Conte
         auth_requires_tls=False,  # a network of the two rooms' own
         require_auth=True,
         extensions=("XMAILSTEAD 1",),
+        chunking=True,
         dsn=True,
         requiretls=True,
         session_timeout=settings.session_timeout,

@@ -1,83 +1,23 @@
 """The server session without IO: order, groups, limits, and that nothing makes it fail."""
 
-from dataclasses import dataclass, field
-from typing import Any
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from services.protocol import reply as replies
 from services.protocol import smtp_events as events
-from services.protocol.reply import Reply
 from services.protocol.smtp_offer import Offer
 from services.protocol.smtp_session import AFTER, SmtpSession, State
 from tests.dialogues.runner import play_all_ways
+from tests.smtpowner import OFFER, Owner, greeted
 
-OFFER = Offer("mail.test", 1000, starttls=True, max_errors=100)
-
-
-@dataclass
-class Owner:
-    """Answers every event yes, except where `refuse` has a reply for its type; keeps what it saw."""
-
-    session: SmtpSession
-    refuse: dict[type, Reply] = field(default_factory=dict)
-    seen: list[Any] = field(default_factory=list)
-    body: bytes = b""
-    said: bytes = b""
-
-    def feed(self, data: bytes) -> bytes:
-        """The bytes said in answer to `data`."""
-        self.session.receive(data)
-        before = len(self.said)
-        while (event := self.session.next_event()) is not None:
-            if isinstance(event, events.Chunk):
-                self.body += event.data
-            else:
-                self.seen.append(event)
-                if not isinstance(event, events.Spoilt):
-                    self.said += self.session.send(self.refuse.get(type(event)) or self.yes(event))
-        return self.said[before:]
-
-    def yes(self, event: events.Event) -> Reply:
-        match event:
-            case events.Answer(reply):
-                return reply
-            case events.Hello():
-                return self.session.extensions()
-            case events.StartTls():
-                return replies.READY_FOR_TLS
-            case events.Authenticate():
-                return replies.AUTHENTICATED
-            case events.Data():
-                return replies.START_BODY
-            case events.EndOfBody(_, fault):
-                return fault or replies.OK
-            case events.Quit():
-                return replies.goodbye("mail.test")
-        return replies.OK
-
-    @property
-    def codes(self) -> list[int]:
-        """The codes said so far, one a reply."""
-        return [int(line[:3]) for line in self.said.splitlines() if line[3:4] == b" "]
-
-
-def greeted(offer: Offer = OFFER, *, hello: bool = True, secured: bool = False) -> Owner:
-    owner = Owner(SmtpSession(offer, secured=secured))
-    owner.session.greet()
-    if hello:
-        owner.feed(b"LHLO client\r\n" if offer.lmtp else b"EHLO client\r\n")
-        owner.said, owner.seen = b"", []
-    return owner
-
-
+CHUNKING = Offer("mail.test", 1000, starttls=True, chunking=True)
 PREPARED: dict[State, bytes] = {
     State.CONNECTED: b"",
     State.READY: b"EHLO client\r\n",
     State.MAIL: b"EHLO client\r\n MAIL FROM:<a@b>\r\n",
     State.RCPT: b"EHLO client\r\n MAIL FROM:<a@b>\r\n RCPT TO:<c@d>\r\n",
+    State.CHUNKS: b"EHLO client\r\n MAIL FROM:<a@b>\r\n RCPT TO:<c@d>\r\n BDAT 0\r\n",
 }
 ARGUMENTS = {
     "HELO": " x",
@@ -87,13 +27,14 @@ ARGUMENTS = {
     "RCPT": " TO:<a@b>",
     "VRFY": " a",
     "AUTH": " X",
+    "BDAT": " 0",
 }
 
 
 @pytest.mark.parametrize("verb", sorted(AFTER))
 @pytest.mark.parametrize("state", PREPARED)
 def test_each_command_in_each_state(verb: str, state: State) -> None:
-    owner = greeted(hello=False)
+    owner = greeted(CHUNKING, hello=False)
     for line in PREPARED[state].split(b"\r\n "):
         owner.feed(line.strip() + b"\r\n" if line else b"")
     assert owner.session.state is state
@@ -107,8 +48,10 @@ def test_each_command_in_each_state(verb: str, state: State) -> None:
         assert code in (502, 503)
         assert owner.session.state is state
     elif allowed is None:
-        assert code == (554 if verb == "DATA" and state is State.MAIL else 503)
+        assert code == (554 if verb in ("DATA", "BDAT") and state is State.MAIL else 503)
         assert owner.session.state is state
+    elif verb == "BDAT":
+        assert (code, owner.session.state) == (250, State.CHUNKS)
     else:
         assert code < 400
         assert owner.session.state is allowed
@@ -171,7 +114,7 @@ def test_input_before_the_greeting_is_refused() -> None:
     assert (owner.codes, owner.session.state) == ([554], State.CLOSED)
 
 
-def test_bdat_is_not_offered_and_its_data_are_no_commands() -> None:
+def test_where_bdat_is_not_offered_its_data_are_no_commands() -> None:
     owner = greeted()
     owner.feed(TRANSACTION + b"BDAT 6 LAST\r\nNOOP\r\n")
     assert (owner.codes, owner.session.state) == ([250, 250, 502], State.CLOSED)
@@ -428,20 +371,22 @@ def test_an_owner_that_answers_out_of_turn_is_told_so() -> None:
 WORDS = [
     b"EHLO x\r\n", b"HELO x\r\n", b"LHLO x\r\n", b"MAIL FROM:<a@b>", b" SIZE=5", b"RCPT TO:<c@d>", b"\r\n", b"DATA\r\n",
     b".\r\n", b"\n", b"\r", b"QUIT\r\n", b"RSET\r\n", b"STARTTLS\r\n", b"AUTH PLAIN ", b"AUTH LOGIN\r\n", b"YQ==\r\n",
-    b"*\r\n", b"\0", b"\xff", b"VRFY a\r\n", b"text\r\n", b"..", b"BDAT 4\r\n", b" ", b"NOOP\r\n", b"x" * 2050,
+    b"*\r\n", b"\0", b"\xff", b"VRFY a\r\n", b"text\r\n", b"..", b"BDAT 4\r\n", b"BDAT 9 LAST\r\n", b" ", b"NOOP\r\n", b"x" * 2050,
 ]  # fmt: skip
 STREAMS = st.lists(st.sampled_from(WORDS) | st.binary(max_size=8), max_size=25)
 
 
-@given(STREAMS, st.booleans(), st.booleans())
-def test_no_bytes_make_it_raise(pieces: list[bytes], lmtp: bool, secured: bool) -> None:
-    offer = Offer("mail.test", 50, lmtp=lmtp, starttls=True, auth=("PLAIN", "LOGIN"), auth_requires_tls=False)
+@given(STREAMS, st.booleans(), st.booleans(), st.booleans())
+def test_no_bytes_make_it_raise(pieces: list[bytes], lmtp: bool, secured: bool, chunking: bool) -> None:
+    offer = Offer(
+        "mail.test", 50, lmtp=lmtp, starttls=True, auth=("PLAIN", "LOGIN"), auth_requires_tls=False, chunking=chunking
+    )
     owner = greeted(offer, hello=False, secured=secured)
     for piece in pieces:
         owner.feed(piece)
         if owner.session.state is State.TLS:
             owner.session.secure()
-    replied = [event for event in owner.seen if not isinstance(event, events.Spoilt)]
+    replied = [event for event in owner.seen if not isinstance(event, events.Spoilt | events.Bdat)]
     assert len(owner.codes) - (owner.session.last_words is not None) <= len(replied)
     if owner.session.state is not State.CLOSED:
         assert len(owner.codes) == len(replied)
