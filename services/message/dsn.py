@@ -1,29 +1,34 @@
-"""Reports to a sender about mail that failed or is late: a `multipart/report` (RFC 6522) with a delivery status part
-(RFC 3464) for programs and plain words for people.
+"""Reports to a sender about mail that failed, is late, or arrived and was to be told of: a `multipart/report`
+(RFC 6522) with a delivery status part (RFC 3464) for programs and plain words for people.
 
-Pure: values in, a whole message out. smtp-out calls `report` and queues what it gets under the null sender. Each
-remote's own words are quoted as it said them. The words are a `Words` value per language; English is the one there is.
-Never decides whether a report is due (never about mail that has the null sender: that is the caller's rule).
+Pure: values in, a whole message out, or what stands before and after a quoted one (`frame`). smtp-out and smtp-in call
+it and queue what they get under the null sender. Each remote's own words are quoted as it said them. The words are a
+`Words` value per language; English is the one there is. Never decides whether a report is due (never about mail that
+has the null sender, nor to an address that nothing vouches for: those are the callers' rules).
 """
 
 from __future__ import annotations
 
 import base64
+import dataclasses
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from services.message.date import header_date
 
-Action = Literal["failed", "delayed"]
+Action = Literal["failed", "delayed", "delivered", "relayed", "expanded"]
+# What is quoted of the original: its header, all of it, or nothing.
+Quoted = Literal["header", "message", "nothing"]
 
 
 @dataclass(frozen=True, slots=True)
 class Reported:
     """One recipient. `reply` are the remote's words with its code ("550 5.1.1 No such user"), "" where no server said
-    anything; `reason` is then ours. `remote` names the server that spoke. `last_attempt` is 0 where there was none."""
+    anything; `reason` is then ours. `remote` names the server that spoke. `last_attempt` is 0 where there was none.
+    `original` is the address that the sender gave, with its type (RFC 3461 §4.2, decoded), where they said it."""
 
     address: str
     status: str  # RFC 3463, class first
@@ -31,6 +36,7 @@ class Reported:
     reason: str = ""
     remote: str = ""
     last_attempt: float = 0.0
+    original: tuple[str, str] = ("", "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,37 +44,70 @@ class Words:
     """One language's sentences. `{...}` are filled in."""
 
     language: str
-    failed_subject: str
-    delayed_subject: str
-    failed: str
-    delayed: str
+    subject: Mapping[Action, str]
+    opening: Mapping[Action, str]
+    end: Mapping[Action, str]
     said: str
     found: str
     at: str
-    failed_end: str
-    delayed_end: str
     about: str
 
 
 ENGLISH = Words(
     language="en",
-    failed_subject="Not delivered: {subject}",
-    delayed_subject="Late, still trying: {subject}",
-    failed="Your message could not be delivered to:",
-    delayed="Your message has not been delivered yet to:",
+    subject={
+        "failed": "Not delivered: {subject}",
+        "delayed": "Late, still trying: {subject}",
+        "delivered": "Delivered: {subject}",
+        "relayed": "Handed on: {subject}",
+        "expanded": "Delivered to a list: {subject}",
+    },
+    opening={
+        "failed": "Your message could not be delivered to:",
+        "delayed": "Your message has not been delivered yet to:",
+        "delivered": "Your message was delivered to:",
+        "relayed": "Your message was handed on for:",
+        "expanded": "Your message was delivered to the members of:",
+    },
+    end={
+        "failed": "It will not be tried again. If the address is right, ask its owner another way, or send it once "
+        "more later.",
+        "delayed": "There is nothing to do: it is tried again until {until}. If it cannot be delivered by then, you "
+        "will be told.",
+        "delivered": "You asked to be told. Whether it was read is not known.",
+        "relayed": "You asked to be told. The next server makes no such reports: nothing more will be heard unless it "
+        "fails.",
+        "expanded": "You asked to be told. Its members may be people elsewhere, of whom no reports will come.",
+    },
     said="The other mail server said:",
     found="What happened:",
     at="at {when} by {remote}",
-    failed_end="It will not be tried again. If the address is right, ask its owner another way, or send it once more "
-    "later.",
-    delayed_end="There is nothing to do: it is tried again until {until}. If it cannot be delivered by then, you will "
-    "be told.",
-    about="This report was made by the mail server {server}. Below are its details for programs, and your message's "
-    "header.",
+    about="This report was made by the mail server {server}. Below are its details for programs, and what is quoted of "
+    "your message.",
+)
+# To the owner of an alias that leads outside, whose target did not take a message: it was not theirs.
+FORWARDED = dataclasses.replace(
+    ENGLISH,
+    subject={"failed": "Not forwarded: {subject}"},
+    opening={"failed": "A message that an alias of yours sends on was not taken by:"},
+    end={
+        "failed": "It will not be tried again. Its sender was not told, because nothing proves who that is: such "
+        "reports go to people whose address was forged. If this happens often, look at the alias, or keep a copy here."
+    },
+    about="This report was made by the mail server {server}. Below are its details for programs, and the message's "
+    "header; nothing more of it was kept.",
 )
 
 
-def report(
+def report(action: Action, *, header: bytes, quoted: Quoted = "header", **other: Any) -> bytes:
+    """The report as a message with CRLF line ends. `header` is the original's header block; see `frame`."""
+    before, after = frame(action, header=header, quoted=quoted, **other)
+    if quoted == "nothing":
+        return before + after
+    return before + _safe_lines(_ended(header)) + after
+
+
+def frame(
     action: Action,
     *,
     server: str,
@@ -82,21 +121,24 @@ def report(
     trace: str,
     identity: str,
     words: Words = ENGLISH,
-) -> bytes:
-    """The report as a message with CRLF line ends.
+    envid: str = "",
+    quoted: Quoted = "header",
+    eight_bit: bool = False,
+) -> tuple[bytes, bytes]:
+    """The report's octets before and after what is quoted of the original.
 
-    `server` is our name; `sender` the address it comes from (From), `recipient` whom it goes to; `header` is the
-    original's header block. `until`: when a delayed message is given up. `trace` is what the owner looks the message up
-    by, `identity` the report's own.
+    `server` is our name; `sender` the address it comes from (From), `recipient` whom it goes to. `until`: when a late
+    message is given up. `trace` is what the owner looks the message up by, `identity` the report's own. `envid` is the
+    sender's own mark of the message, decoded (RFC 3461 §4.4). `eight_bit`: of a whole message that is quoted.
     """
     boundary = "=_" + hashlib.sha256(identity.encode() + header).hexdigest()[:32]
-    subject = _subject(header)
-    message_id = field_value(header, b"message-id")
-    title = words.failed_subject if action == "failed" else words.delayed_subject
+    told = b"" if quoted == "nothing" else header
+    subject = _subject(told)
+    message_id = field_value(told, b"message-id")
     top = [
         f"From: Mail Delivery System <{sender}>",
         f"To: <{recipient}>",
-        *_folded_subject(title.format(subject=subject or "(no subject)")),
+        *_folded_subject(words.subject[action].format(subject=subject or "(no subject)")),
         f"Date: {header_date(now)}",
         f"Message-ID: <{identity}@{server}>",
         # RFC 3834 §5: so that nobody's vacation note answers it.
@@ -107,18 +149,33 @@ def report(
         f"Content-Language: {words.language}",
     ]
     text = _words(action, words, server, recipients, until)
-    status = _status(action, server, recipients, arrived, until, trace)
-    original = header if header.endswith(b"\r\n\r\n") else header.rstrip(b"\r\n") + b"\r\n\r\n"
-    # RFC 6533 §6: headers in UTF-8 are message/global-headers, so that no reader takes their octets for something else.
-    kind = "text/rfc822-headers" if original.isascii() else "message/global-headers"
+    status = _status(action, server, recipients, arrived, until, trace, envid)
     parts = [
         _part("text/plain; charset=utf-8", text.encode("utf-8", "replace")),
         _part("message/delivery-status" if status.isascii() else "message/global-delivery-status", status),
-        _part(kind, _safe_lines(original)),
     ]
     mark = f"--{boundary}\r\n".encode()
-    body = b"".join(mark + part + b"\r\n" for part in parts) + f"--{boundary}--\r\n".encode()
-    return "\r\n".join(top).encode("utf-8", "replace") + b"\r\n\r\n" + body
+    body = b"".join(mark + part + b"\r\n" for part in parts)
+    if quoted != "nothing":
+        body += mark + _quoted_head(header, quoted, eight_bit)
+    head = "\r\n".join(top).encode("utf-8", "replace") + b"\r\n\r\n"
+    end = f"--{boundary}--\r\n".encode()
+    return head + body, end if quoted == "nothing" else b"\r\n" + end
+
+
+def _quoted_head(header: bytes, quoted: Quoted, eight_bit: bool) -> bytes:
+    # RFC 6533 §6: headers in UTF-8 are of types of their own, so that no reader takes their octets for something else.
+    if quoted == "message":
+        kind = "message/rfc822" if header.isascii() else "message/global"
+    else:
+        kind = "text/rfc822-headers" if header.isascii() else "message/global-headers"
+        eight_bit = False
+    encoding = "7bit" if header.isascii() and not eight_bit else "8bit"
+    return f"Content-Type: {kind}\r\nContent-Transfer-Encoding: {encoding}\r\n\r\n".encode()
+
+
+def _ended(header: bytes) -> bytes:
+    return header if header.endswith(b"\r\n\r\n") else header.rstrip(b"\r\n") + b"\r\n\r\n"
 
 
 def _part(kind: str, content: bytes) -> bytes:
@@ -128,27 +185,37 @@ def _part(kind: str, content: bytes) -> bytes:
 
 
 def _words(action: Action, words: Words, server: str, recipients: Sequence[Reported], until: float) -> str:
-    lines = [words.failed if action == "failed" else words.delayed, ""]
+    lines = [words.opening[action], ""]
     for each in recipients:
-        lines += [f"  {_printable(each.address)}", f"    {words.said if each.reply else words.found}"]
-        lines += [f"      {line}" for line in _wrapped(_printable(each.reply or each.reason))]
+        lines.append(f"  {_printable(each.address)}")
+        if each.reply or each.reason:
+            lines.append(f"    {words.said if each.reply else words.found}")
+            lines += [f"      {line}" for line in _wrapped(_printable(each.reply or each.reason))]
         if each.remote and each.last_attempt:
             when = words.at.format(when=header_date(each.last_attempt), remote=_printable(each.remote))
             lines.append(f"      ({when})")
         lines.append("")
-    end = words.failed_end if action == "failed" else words.delayed_end.format(until=header_date(until))
-    lines += [*_wrapped(end), "", *_wrapped(words.about.format(server=server)), ""]
+    lines += [
+        *_wrapped(words.end[action].format(until=header_date(until))),
+        "",
+        *_wrapped(words.about.format(server=server)),
+        "",
+    ]
     return "\r\n".join(lines)
 
 
 def _status(
-    action: Action, server: str, recipients: Sequence[Reported], arrived: float, until: float, trace: str
+    action: Action, server: str, recipients: Sequence[Reported], arrived: float, until: float, trace: str, envid: str
 ) -> bytes:
     """RFC 3464 §2: fields about the message, then a block for each recipient."""
-    lines = [f"Reporting-MTA: dns; {server}", f"X-Mailstead-Trace: {trace}", f"Arrival-Date: {header_date(arrived)}"]
+    # RFC 3461 §6.3: the sender's own mark comes back, in plain.
+    lines = [f"Original-Envelope-Id: {_printable(envid)}"] if envid else []
+    lines += [f"Reporting-MTA: dns; {server}", f"X-Mailstead-Trace: {trace}", f"Arrival-Date: {header_date(arrived)}"]
     for each in recipients:
         address = _printable(each.address)
-        lines += ["", f"Final-Recipient: {'rfc822' if address.isascii() else 'utf-8'}; {address}", f"Action: {action}"]
+        kind, original = each.original
+        lines += ["", *([f"Original-Recipient: {kind}; {_printable(original)}"] if original else [])]
+        lines += [f"Final-Recipient: {'rfc822' if address.isascii() else 'utf-8'}; {address}", f"Action: {action}"]
         lines.append(f"Status: {each.status}")
         if each.remote:
             lines.append(f"Remote-MTA: dns; {_printable(each.remote.split(' ')[0])}")

@@ -175,6 +175,22 @@ class Settings(FilterSettings):
         "queue",
         choices=("yes", "no"),
     )
+    forward_per_day: int = _setting(
+        100,
+        "Messages a day that aliases may send on to addresses elsewhere; more wait in the queue until the next day "
+        "(UTC) and the administrator is told at 80 %. A relay for a family takes some 300 a day, and your own mail "
+        "needs room. 0: no limit.",
+        "queue",
+        least=0,
+        most=10_000_000,
+    )
+    forward_route: str = _setting(
+        "",
+        "How such mail leaves: relay, or direct to the target's own servers (many relays refuse mail whose From is not "
+        "yours). Empty: as all other mail.",
+        "queue",
+        choices=("", "relay", "direct"),
+    )
 
     spam_scanner: str = _setting(
         "",

@@ -11,6 +11,8 @@ destination. What decides:
   was the last. A 5xx greeting is deferred too (RFC 5321 §4.2.4.2 leaves it open): it speaks of the server, not of the
   message.
 * A log-in that the relay refuses is deferred: the owner can mend it, and the mail is not at fault.
+* A message with REQUIRETLS (RFC 8689) fails where no server of the destination is who it should be, has TLS, and
+  promises to go on so: waiting does not change that, and its sender wants to know.
 * Refused for now before DATA (greylisting, a full server): once more at the next server. After DATA never: it may have
   arrived (RFC 1047).
 
@@ -39,7 +41,7 @@ from services.smtp.client import (
     TlsFailed,
     connect,
 )
-from services.smtp_out.next_hop import LOCAL, RELAY, Hop, Hops, NoRoute
+from services.smtp_out.next_hop import LOCAL, RELAY, Hop, Hops, NoRoute, route_of
 from services.smtp_out.tls_policy import tls_policy
 from services.storage.queue import Work
 from services.storage.spool import Spool
@@ -62,6 +64,8 @@ class Said:
     reason: str = ""
     remote: str = ""
     phase: str = ""
+    # Delivered to a server that takes no requests for reports: it is ours to say so (RFC 3461 §5.2.2).
+    silent: bool = False
 
     @property
     def text(self) -> str:
@@ -89,6 +93,7 @@ class Courier:
         self._session: SmtpClient | None = None
         self._remote = ""
         self._used = 0
+        self._verified = False  # whether the session was opened for messages with REQUIRETLS
 
     async def close(self) -> None:
         """End the kept session politely."""
@@ -124,7 +129,8 @@ class Courier:
     async def _on_kept_session(self, work: Work, story: _Story) -> bool:
         """Whether the session of the last message did it. A server that closed it meanwhile is no failure."""
         session = self._session
-        if session is None or session.closed or self._used >= MAX_PER_SESSION:
+        unfit = work.requiretls and not self._verified
+        if session is None or session.closed or unfit or self._used >= MAX_PER_SESSION:
             await self.close()
             return False
         try:
@@ -144,12 +150,18 @@ class Courier:
                 session = await self._connect(work, hop)
                 sessions += 1
                 self._session, self._remote, self._used = session, str(hop), 0
+                self._verified = work.requiretls
                 if self._is_ourselves(session, work):
                     self.abort()
                     why = f"{hop} is this server, which does not serve that domain: the mail would go in a circle"
                     story.all_left("failed", "5.4.6", why, remote=str(hop))
                     return story.told(reached=True)
                 reached = True
+                if work.requiretls and "REQUIRETLS" not in session.greeting:
+                    await self.close()
+                    why = f"the sender requires TLS all the way, which {hop} does not promise"
+                    story.lost("5.7.30", why, str(hop), permanent=True)
+                    continue
                 await self._transaction(session, work, story)
             except Refused as refusal:
                 self.abort()
@@ -163,6 +175,12 @@ class Courier:
                 status = "4.7.5" if isinstance(loss, TlsFailed) else "4.4.2" if loss.phase else "4.4.1"
                 if loss.in_doubt:
                     story.all_left("deferred", status, str(loss), remote=str(hop))
+                if work.requiretls and isinstance(loss, TlsFailed):
+                    # RFC 8689 §4.2.1: the next server, and if there is none, back to the sender.
+                    why = f"the sender requires TLS with a right certificate: {loss}"
+                    story.lost("5.7.30", why, str(hop), permanent=True)
+                    reached = True
+                    continue
                 story.lost(status, str(loss), str(hop))
             except ProtocolFault as fault:
                 self.abort()
@@ -178,12 +196,13 @@ class Courier:
         return story.told(reached=reached, encrypted=encrypted)
 
     async def _connect(self, work: Work, hop: Hop) -> SmtpClient:
-        policy = tls_policy(work.destination, self._settings)
-        ca_file = self._settings.relay_ca_file
+        policy = tls_policy(work.destination, self._settings, required=work.requiretls)
+        route = route_of(work.destination)
+        ca_file = self._settings.relay_ca_file if route == RELAY else ""
         user = password = ""
-        if work.destination == LOCAL:
+        if route == LOCAL:
             user, password = "smtp-out", self._secrets.pair("smtp-in", "smtp-out")
-        elif work.destination == RELAY:
+        elif route == RELAY:
             user, password = self._settings.relay_user, self._settings.relay_password
         target = Target(
             hop.host,
@@ -193,7 +212,7 @@ class Courier:
             context=policy.context(ca_file),
             user=user,
             password=password,
-            lmtp=work.destination == LOCAL,
+            lmtp=route == LOCAL,
             private_network=policy.password_in_plain,
         )
         name = self._settings.hostname
@@ -216,19 +235,24 @@ class Courier:
                 eight_bit=work.eight_bit,
                 smtputf8=work.smtputf8,
                 trace=work.trace if work.destination == LOCAL else "",
+                ret=work.ret,
+                envid=work.envid,
+                requiretls=work.requiretls,
+                dsn={each.address: each.dsn for each in work.recipients},
             )
             async with contextlib.aclosing(self._spool.chunks(work.spooled)) as body:
                 results = await session.deliver(message, body)
             progress = any(result.delivered for result in results)
             crowded = {result.address for result in results if progress and _too_many(result)}
-            story.judge([result for result in results if result.address not in crowded], self._remote)
+            silent = "DSN" not in session.greeting
+            story.judge([result for result in results if result.address not in crowded], self._remote, silent=silent)
             if not crowded:
                 return
 
     def _is_ourselves(self, session: SmtpClient, work: Work) -> bool:
         """The server greets with our own name: an MX, by whatever name, that leads back here."""
         words = session.greeting.banner.split()
-        return work.destination not in (LOCAL, RELAY) and words[1:2] == [self._settings.hostname]
+        return route_of(work.destination) not in (LOCAL, RELAY) and words[1:2] == [self._settings.hostname]
 
 
 def _too_many(result: RecipientResult) -> bool:
@@ -246,6 +270,7 @@ class _Story:
         self._said: dict[str, Said | None] = dict.fromkeys(addresses)
         self._closed: set[str] = set()
         self._loss: tuple[str, str, str, str] | None = None  # status, reply, reason, remote
+        self._hopeless = False
 
     @property
     def left(self) -> list[str]:
@@ -255,9 +280,9 @@ class _Story:
     def worth_another_server(self) -> bool:
         return bool(self.left)
 
-    def judge(self, results: Sequence[RecipientResult], remote: str) -> None:
+    def judge(self, results: Sequence[RecipientResult], remote: str, *, silent: bool = False) -> None:
         for result in results:
-            said = _judged(result, remote)
+            said = _judged(result, remote, silent)
             self._said[result.address] = said
             asked_in_vain = said.outcome == "deferred" and result.phase is not Phase.FINAL and not result.ours
             if not asked_in_vain:
@@ -270,27 +295,32 @@ class _Story:
 
     def refused(self, refusal: Refused, remote: str) -> None:
         """The session was refused: temporary for whoever is left, whatever its class."""
+        self._hopeless = False
         reply = refusal.reply
         status = f"4.{reply.enhanced[2:]}" if reply.code >= 400 else "4.5.0"
         self._loss = (status, reply.text, "", remote)
         if refusal.phase is Phase.AUTH:
             self._loss = (status, reply.text, "the relay refuses the log-in", remote)
 
-    def lost(self, status: str, reason: str, remote: str) -> None:
-        self._loss = (status, "", reason, remote)
+    def lost(self, status: str, reason: str, remote: str, *, permanent: bool = False) -> None:
+        """No transaction with this server. What one says for good counts only where none has something better."""
+        if permanent and self._loss is not None and not self._hopeless:
+            return
+        self._loss, self._hopeless = (status, "", reason, remote), permanent
 
     def told(self, *, reached: bool, encrypted: bool = False) -> Attempted:
         for address, said in self._said.items():
             # A recipient's own "not now" says more than the next server's silence.
             if said is None and self._loss is not None:
                 status, reply, reason, remote = self._loss
-                self._said[address] = Said(address, "deferred", status, reply, reason, remote)
+                outcome: Literal["failed", "deferred"] = "failed" if self._hopeless else "deferred"
+                self._said[address] = Said(address, outcome, status, reply, reason, remote)
             elif said is None:
                 self._said[address] = Said(address, "deferred", "4.4.1", reason="no server answered")
         return Attempted(tuple(said for said in self._said.values() if said is not None), reached, encrypted)
 
 
-def _judged(result: RecipientResult, remote: str) -> Said:
+def _judged(result: RecipientResult, remote: str, silent: bool) -> Said:
     reply: RemoteReply = result.reply
     outcome: Literal["delivered", "failed", "deferred"] = "deferred"
     if result.delivered:
@@ -302,4 +332,5 @@ def _judged(result: RecipientResult, remote: str) -> Said:
         status = f"4{status[1:]}"
     if result.ours:
         return Said(result.address, outcome, status, reason=reply.lines[0].partition(" ")[2], remote=remote)
-    return Said(result.address, outcome, status, reply.text, remote=remote, phase=result.phase.value)
+    silent = silent and outcome == "delivered"
+    return Said(result.address, outcome, status, reply.text, remote=remote, phase=result.phase.value, silent=silent)

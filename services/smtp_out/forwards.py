@@ -2,7 +2,8 @@
 
 smtp-in logs in with the pair's secret and gives its own trace (XTRACE). What it hands over has been judged, has its
 Received, and its sender has been rewritten (SRS) where that is needed: here it is made durable and queued as it is,
-neither repaired nor signed, since it is not our people's mail. A hand-over that is repeated because its 250 got lost is
+neither repaired nor signed, since it is not our people's mail. What MAIL and RCPT ask of reports and TLS is kept with
+it. A hand-over that is repeated because its 250 got lost is
 taken once.
 """
 
@@ -19,7 +20,7 @@ from services.runtime.events import new_trace_id
 from services.runtime.process import below_reserve
 from services.smtp.engine import Engine, Envelope, Session
 from services.smtp_out.outgoing import CLOCK_NOT_SET, Sending
-from services.storage.queue import NewMessage
+from services.storage.queue import Kind, NewMessage
 from services.storage.spool import Draft, Spool
 
 PEER = "smtp-in"
@@ -106,14 +107,18 @@ class Forwards:
         sending, draft = self._sending, sink.draft
         now = sending.context.clock()
         addresses = dict.fromkeys(recipient.path.address for recipient in envelope.recipients)
-        recipients = tuple((address, sending.destination_of(address)) for address in addresses)
+        # Reports of smtp-in (delivered, expanded) come here too: to others they are mail of this house.
+        ours = not envelope.sender.address and not field_value(sink.seen, b"delivered-to")
+        kind: Kind = "report" if ours else "forward"
+        recipients = tuple((address, sending.destination_of(address, kind)) for address in addresses)
         await draft.settle()
         eight_bit = draft.eight_bit
         spooled = await draft.commit(b"")
         message = NewMessage(
-            draft.name, envelope.trace, "forward", envelope.sender.address, "", now, spooled, recipients,
+            draft.name, envelope.trace, kind, envelope.sender.address, "", now, spooled, recipients,
             eight_bit=eight_bit, smtputf8=envelope.params.smtputf8, message_id=field_value(sink.seen, b"message-id"),
-            once=True,
+            once=True, ret=envelope.params.ret, envid=envelope.params.envid, requiretls=envelope.params.requiretls,
+            dsn={recipient.path.address: recipient.params for recipient in envelope.recipients},
         )  # fmt: skip
         try:
             new = await sending.queue.add(message)

@@ -21,6 +21,9 @@ from services.runtime.values import Settings
 
 LOCAL = "local"
 RELAY = "relay"
+# Before the destination of a forward: a lane of its own, so that what a target thinks of the mail that others wrote, or
+# a day's number that is used up, never holds back the people of the house; and the other way round.
+FORWARD = "forward:"
 # A domain with more servers than this has some that answer; trying all of twenty would hold a slot for ten minutes.
 MAX_HOPS = 8
 # A zone may name thousands of servers, each of which takes ten seconds to be not found.
@@ -55,12 +58,19 @@ class LocalDomains(Protocol):
     def is_local(self, domain: str, /) -> bool: ...
 
 
-def destination_of(address: str, directory: LocalDomains, settings: Settings) -> str:
-    """`local`, `relay`, or the domain (lower case)."""
+def destination_of(address: str, directory: LocalDomains, settings: Settings, kind: str = "submission") -> str:
+    """`local`, `relay`, or the domain (lower case); for a forward with `forward:` before it."""
     domain = address.rpartition("@")[2].lower()
     if directory.is_local(domain):
         return LOCAL
-    return RELAY if settings.relay_host else domain
+    if kind != "forward":
+        return RELAY if settings.relay_host else domain
+    return FORWARD + (RELAY if settings.relay_host and settings.forward_route != "direct" else domain)
+
+
+def route_of(destination: str) -> str:
+    """Where a destination's mail goes, whatever lane it is in."""
+    return destination.removeprefix(FORWARD)
 
 
 def relay_address(settings: Settings) -> tuple[str, int]:
@@ -94,6 +104,7 @@ class Hops:
 
     async def find(self, destination: str) -> list[Hop]:
         """The servers for `destination`, best first, at least one. Raises NoRoute."""
+        destination = route_of(destination)
         if destination == LOCAL:
             host, port = host_and_port(self._settings.lmtp_address)
             return [Hop(host, port, host)]

@@ -11,8 +11,8 @@ ends the story says so in the record, with the reply.
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from services.directory.lookup import AuthDirectory, DirectoryUnavailable
 from services.message.body_hash import BodyHash
@@ -20,10 +20,11 @@ from services.policy.routes import split_address
 from services.policy.sender import author_addresses, check_header
 from services.protocol import reply as replies
 from services.protocol.reply import Reply
+from services.protocol.smtp_parameters import NO_MAIL_PARAMETERS, MailParameters, RcptParameters
 from services.runtime.process import Context
 from services.smtp_out.repair import MAX_HEADER, MAX_RECEIVED, Field, HeaderReader, received, repaired, values
 from services.smtp_out.signing import NotSigned, Signer
-from services.storage.queue import NewMessage, Queue
+from services.storage.queue import Kind, NewMessage, Queue
 from services.storage.spool import Draft, HeaderTooLong, Spool
 
 # Kept in the file for Received, what is repaired, and two signatures: 3 KiB in all, with a few fields signed often.
@@ -40,14 +41,15 @@ class Sending:
     queue: Queue
     signer: Signer
     directory: AuthDirectory
-    destination_of: Callable[[str], str]
+    destination_of: Callable[[str, Kind], str]
     added: Callable[[Sequence[str], float], None]  # tells the queue runner
     clock_problem: Callable[[], str] = lambda: ""  # why the time is not known (`runtime.clock`), "" when it is
 
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """Who sends what to whom. `connection` is the trace of the connection, `trace` the message's."""
+    """Who sends what to whom. `connection` is the trace of the connection, `trace` the message's. `asked` and `dsn` are
+    MAIL's and the recipients' parameters, of which what concerns reports and TLS is kept."""
 
     account: str
     sender: str
@@ -57,6 +59,8 @@ class Envelope:
     tls: bool = True
     peer: str = ""
     connection: str = ""
+    asked: MailParameters = NO_MAIL_PARAMETERS
+    dsn: Mapping[str, RcptParameters] = field(default_factory=dict)
 
 
 class Outgoing:
@@ -177,10 +181,11 @@ class Outgoing:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
             return self._refuse(replies.INSUFFICIENT_STORAGE, str(error), fields)
-        recipients = tuple((address, sending.destination_of(address)) for address in envelope.recipients)
+        recipients = tuple((address, sending.destination_of(address, "submission")) for address in envelope.recipients)
         message = NewMessage(
             envelope.trace, envelope.trace, "submission", envelope.sender, envelope.account, now, spooled, recipients,
-            eight_bit=eight_bit, smtputf8=utf8, message_id=_text(fields, b"message-id"),
+            eight_bit=eight_bit, smtputf8=utf8, message_id=_text(fields, b"message-id"), ret=envelope.asked.ret,
+            envid=envelope.asked.envid, requiretls=envelope.asked.requiretls, dsn=envelope.dsn,
         )  # fmt: skip
         try:
             await sending.queue.add(message)

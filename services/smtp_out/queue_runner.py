@@ -10,6 +10,8 @@ left in flight on disk, and the next start counts them.
 While an update is under way nothing is begun (attempts in flight end); what is queued waits, and goes on when the hold
 ends. The one exception is the account of the mail gate, whose letter goes to our own smtp-in.
 
+Forwards have lanes of their own and a number a day (`forward_budget`): what is beyond it is put off to the next day.
+
 `added` is called by submission, forwards and `release`; admin's requests come through `endpoints`. Times in the queue
 are the clock's, which tests move.
 """
@@ -19,10 +21,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Container, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from services.message.dsn import Action
 from services.policy.schedule import LOCAL as LOCAL_SCHEDULE
 from services.policy.schedule import GiveUp, Retry, Schedule, destination_wait
 from services.runtime.dns import Lookup
@@ -31,10 +34,13 @@ from services.runtime.hold import Lease
 from services.runtime.process import Context
 from services.smtp.client import Timeouts
 from services.smtp_out.attempt import Attempted, Courier, Said
+from services.smtp_out.attempt_record import Told, record
+from services.smtp_out.forward_budget import ForwardBudget
 from services.smtp_out.lanes import NEVER, Lane, Lanes
-from services.smtp_out.next_hop import LOCAL, Hops
+from services.smtp_out.next_hop import FORWARD, LOCAL, Hops
+from services.smtp_out.owners import nearly_used_up
 from services.smtp_out.reports import Reports
-from services.storage.queue import NewMessage, Outcome, Queue, Work
+from services.storage.queue import Forwarded, NewMessage, Outcome, Queue, Waiting, Work
 from services.storage.spool import Spool
 
 # The lanes are kept in step with the queue by each event; this finds what an error on the way may have left out.
@@ -52,6 +58,7 @@ class _Verdict:
     work: Work
     outcomes: list[Outcome]
     reports: list[NewMessage]
+    forwarded: Forwarded | None = None
 
 
 class QueueRunner:
@@ -66,12 +73,15 @@ class QueueRunner:
         destination_of: Callable[[str], str],
         timeouts: Timeouts | None = None,
         held: Callable[[], Lease | None] = lambda: None,
+        owner_of: Callable[[bytes], str] = lambda header: "",
+        administrator: Callable[[], str] = lambda: "",
     ) -> None:
-        """`held` gives the lease under which nothing may be begun."""
+        """`held` gives the lease under which nothing may be begun; `owner_of` and `administrator` are `owners.py`'s."""
         settings = context.settings
         self._context, self._queue, self._spool, self._held = context, queue, spool, held
         self._hops, self._timeouts = Hops(settings, lookup), timeouts
-        self._reports = Reports(settings, spool, destination_of)
+        self._reports = Reports(settings, spool, destination_of, owner_of)
+        self._budget, self._administrator = ForwardBudget(settings.forward_per_day), administrator
         self._lanes = Lanes(settings.out_concurrency, first_wait=min(60.0, settings.retry_first))
         self._schedule = Schedule(
             settings.retry_first, settings.retry_most, settings.give_up_after, settings.warn_after
@@ -121,6 +131,7 @@ class QueueRunner:
 
     async def run(self) -> None:
         """Work until `stop`. Every task it makes is ended when it returns."""
+        self._budget.begin(await self._queue.forwarded(self._budget.day(self._context.clock())))
         await self.refresh()
         refreshed = self._context.clock()
         async with asyncio.TaskGroup() as workers:
@@ -244,117 +255,118 @@ class QueueRunner:
 
     async def _settle(self, verdict: _Verdict) -> None:
         now = self._context.clock()
-        following = await self._queue.settle(verdict.work, now, verdict.outcomes, verdict.reports)
+        following = await self._queue.settle(verdict.work, now, verdict.outcomes, verdict.reports, verdict.forwarded)
         self._lanes.settled(verdict.work.destination, following)
         for report in verdict.reports:
             self.added([destination for _, destination in report.recipients], now)
 
     async def _serve(self, lane: Lane, courier: Courier, work: Work) -> _Verdict:
         now = self._context.clock()
-        tried = not lane.is_down(now)
-        if tried:
-            attempted = await courier.attempt(work)
-            now = self._context.clock()
-            if attempted.reached:
-                self._lanes.succeeded(lane)
-            else:
-                self._lanes.failed(lane, now, attempted.said[0].text)
-        else:
-            attempted = _put_off(work, lane.down_because)
-        outcomes, failed, late = self._decided(lane, work, attempted, now, tried)
-        reports: dict[str, NewMessage] = {}
+        if lane.is_down(now):
+            return await self._reported(lane, work, _put_off(work.recipients, lane.down_because), lane.down_until, 0)
+        granted = len(work.recipients)
+        if lane.destination.startswith(FORWARD):
+            granted = self._budget.grant(granted, now)
+        waiting = work.recipients[granted:]
+        if not granted:
+            return await self._reported(lane, work, self._spent(waiting), self._budget.tomorrow(now), 0)
         try:
-            if failed and self._reports.wanted(work, "failed"):
-                reports["failed"] = await self._reports.compose(work, "failed", failed, now)
-            if late and self._reports.wanted(work, "delayed"):
-                reports["delayed"] = await self._reports.compose(work, "delayed", late, now)
+            attempted = await courier.attempt(dataclasses.replace(work, recipients=work.recipients[:granted]))
+        except BaseException:
+            if lane.destination.startswith(FORWARD):
+                self._budget.settled(granted, 0, now)
+            raise
+        now = self._context.clock()
+        if attempted.reached:
+            self._lanes.succeeded(lane)
+        else:
+            self._lanes.failed(lane, now, attempted.said[0].text)
+        attempted = dataclasses.replace(attempted, said=(*attempted.said, *self._spent(waiting).said))
+        return await self._reported(lane, work, attempted, self._budget.tomorrow(now), granted)
+
+    def _spent(self, waiting: Sequence[Waiting]) -> Attempted:
+        return _put_off(waiting, f"today's {self._budget.limit} forwards are used up (FORWARD_PER_DAY)")
+
+    async def _reported(self, lane: Lane, work: Work, attempted: Attempted, until: float, tried: int) -> _Verdict:
+        """What follows from an attempt at the first `tried` recipients; the others are put off `until` then."""
+        now = self._context.clock()
+        names = {each.address for each in work.recipients[:tried]}
+        outcomes, told = self._decided(lane, work, attempted, now, names, until)
+        reports: dict[Told, NewMessage] = {}
+        forwarded = None
+        if tried and lane.destination.startswith(FORWARD):
+            left_here = sum(each.outcome == "delivered" for each in outcomes)
+            forwarded = self._budget.settled(tried, left_here, now)
+        try:
+            for action, said in told.items():
+                if action == "owner":
+                    if (letter := await self._reports.for_owner(work, said, now)) is not None:
+                        reports[action] = letter
+                elif said:
+                    reports[action] = await self._reports.compose(work, action, said, now)
         except Exception as error:
             # Nobody fails untold: they are tried, and fail, once more when there is room for the report. What was
             # delivered stays delivered.
             self._context.bug(new_trace_id(), error, f"reporting about {work.id}")
             outcomes = [_untold(each, now + FAULT_SECONDS) for each in outcomes]
-        self._record(work, attempted, outcomes, tried, reports)
-        return _Verdict(work, outcomes, list(reports.values()))
+        record(self._context, work, attempted, outcomes, names, reports)
+        letters = [*reports.values()]
+        if forwarded is not None and forwarded.told:
+            letters += await self._nearly_used_up(work.trace, now)
+        return _Verdict(work, outcomes, letters, forwarded)
+
+    async def _nearly_used_up(self, trace: str, now: float) -> list[NewMessage]:
+        """The letter to the administrator, once a day."""
+        limit, count, settings = self._budget.limit, self._budget.count, self._context.settings
+        reason = f"{count} of {limit} forwards are used up today (FORWARD_PER_DAY)"
+        self._context.events.emit("forward-budget", trace, reason=reason)
+        self._context.log("warning", reason)
+        try:
+            to = self._administrator()
+            if not to:
+                return []
+            letter = nearly_used_up(
+                to, limit=limit, count=count, server=settings.hostname, sender=f"mailer-daemon@{settings.mail_domain}",
+                identity=new_trace_id(now), now=now,
+            )  # fmt: skip
+            return [await self._reports.letter(letter, to, now)]
+        except Exception as error:
+            self._context.bug(new_trace_id(), error, "telling the administrator of forwards")
+            return []
 
     def _decided(
-        self, lane: Lane, work: Work, attempted: Attempted, now: float, tried: bool
-    ) -> tuple[list[Outcome], list[Said], list[Said]]:
-        """The outcomes for the queue, and of whom the sender is told: the failed, and the late."""
+        self, lane: Lane, work: Work, attempted: Attempted, now: float, tried: Container[str], until: float
+    ) -> tuple[list[Outcome], dict[Told, list[Said]]]:
+        """The outcomes for the queue, and who is told of which: the sender of the failed, the late and the handed on,
+        the owner of an alias of forwards that failed."""
         waiting = {each.address: each for each in work.recipients}
         schedule = self._local_schedule if lane.destination == LOCAL else self._schedule
         outcomes: list[Outcome] = []
-        failed: list[Said] = []
-        late: list[Said] = []
+        told: dict[Told, list[Said]] = {}
         for said in attempted.said:
             recipient = waiting[said.address]
             outcome, following, warn = said.outcome, 0.0, False
             if outcome == "deferred":
-                if tried:
+                if said.address in tried:
                     decision = schedule.after_failure(work.created, now, recipient.attempts, warned=recipient.warned)
                 else:
-                    decision = schedule.put_off(work.created, now, lane.down_until, warned=recipient.warned)
+                    decision = schedule.put_off(work.created, now, until, warned=recipient.warned)
                 match decision:
                     case GiveUp():
                         outcome = "failed"
                     case Retry(following, warn):
                         pass
-            if outcome == "failed":
-                failed.append(said)
-            if warn:
-                late.append(said)
-            outcomes.append(Outcome(said.address, outcome, said.text, said.remote, following, warn, tried))
-        return outcomes, failed, late
-
-    # --- what the owner can look up
-
-    def _record(
-        self,
-        work: Work,
-        attempted: Attempted,
-        outcomes: list[Outcome],
-        tried: bool,
-        reports: dict[str, NewMessage],
-    ) -> None:
-        events = self._context.events
-        attempts = {each.address: each.attempts for each in work.recipients}
-        for said, outcome in zip(attempted.said, outcomes, strict=True):
-            given_up = outcome.outcome == "failed" and said.outcome == "deferred"
-            if tried or given_up:
-                events.emit(
-                    "attempt",
-                    work.trace,
-                    outcome={"delivered": "accept", "deferred": "defer", "failed": "reject"}[said.outcome],
-                    queue_id=work.id,
-                    sender=work.sender,
-                    recipient=said.address,
-                    remote=said.remote,
-                    reply=said.reply,
-                    reason=said.reason,
-                    stage=said.phase,
-                    attempts=attempts[said.address],
-                    next=round(outcome.next) or None,
-                    tls=attempted.encrypted,
-                )
-            if outcome.outcome == "failed":
-                self._record_failure(work, said, given_up, reports.get("failed"))
-            if outcome.warned and (report := reports.get("delayed")):
-                events.emit(
-                    "bounced", work.trace, outcome="defer", queue_id=work.id, recipient=said.address,
-                    report=report.id, reason="it is late: its sender is told that it is still tried",
-                )  # fmt: skip
-
-    def _record_failure(self, work: Work, said: Said, given_up: bool, report: NewMessage | None) -> None:
-        why = f"given up after {self._context.settings.give_up_after // 3600} hours" if given_up else "it was refused"
-        if report is not None:
-            kind, reason = "bounced", f"{why}: its sender is told"
-        elif work.kind == "report":
-            kind, reason = "dropped", f"{why}: it is a report itself, and nobody is told of those"
-        else:
-            kind, reason = "dropped", f"{why}: it has no sender to tell"
-        self._context.events.emit(
-            kind, work.trace, outcome="reject", queue_id=work.id, sender=work.sender, recipient=said.address,
-            reply=said.text, report=report.id if report else None, reason=reason,
-        )  # fmt: skip
+            if outcome == "failed" and self._reports.owner_is_told(work, recipient):
+                told.setdefault("owner", []).append(said)
+            action: Action | None = "failed" if outcome == "failed" else "delayed" if warn else None
+            if said.silent:
+                action = "relayed"
+            if action and self._reports.wanted(work, recipient, action):
+                told.setdefault(action, []).append(said)
+            outcomes.append(
+                Outcome(said.address, outcome, said.text, said.remote, following, warn, said.address in tried)
+            )
+        return outcomes, told
 
 
 def _untold(outcome: Outcome, following: float) -> Outcome:
@@ -363,6 +375,6 @@ def _untold(outcome: Outcome, following: float) -> Outcome:
     return dataclasses.replace(outcome, outcome="deferred", next=max(outcome.next, following), warned=False)
 
 
-def _put_off(work: Work, because: str) -> Attempted:
+def _put_off(waiting: Sequence[Waiting], because: str) -> Attempted:
     reason = f"not tried: {because}"
-    return Attempted(tuple(Said(each.address, "deferred", "4.4.1", reason=reason) for each in work.recipients))
+    return Attempted(tuple(Said(each.address, "deferred", "4.4.1", reason=reason) for each in waiting))

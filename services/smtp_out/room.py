@@ -29,12 +29,13 @@ from services.smtp_out.forwards import Forwards
 from services.smtp_out.login import Logins
 from services.smtp_out.next_hop import destination_of
 from services.smtp_out.outgoing import Sending
+from services.smtp_out.owners import administrator, owner_of
 from services.smtp_out.queue_runner import QueueRunner
 from services.smtp_out.signing import Signer
 from services.smtp_out.submission import Submission
 from services.smtp_out.tls_policy import check_relay
 from services.storage.errors import StorageError
-from services.storage.queue import Queue, Recovery
+from services.storage.queue import Kind, Queue, Recovery
 from services.storage.queue_store import SqliteQueue
 from services.storage.spool import Spool
 
@@ -89,12 +90,15 @@ async def _run(context: Context, spool: Spool, queue: Queue) -> None:
     logins = Logins(context, directory, passwords, facts, default_gateways())
     signer = Signer(context)
 
-    def goes_to(address: str) -> str:
-        return destination_of(address, directory, settings)
+    def goes_to(address: str, kind: Kind = "submission") -> str:
+        return destination_of(address, directory, settings, kind)
 
     hold, clock = Hold(context), Clock(context)
     resolver = Resolver(settings.resolver)
-    runner = QueueRunner(context, queue, spool, resolver, goes_to, held=lambda: hold.lease)
+    runner = QueueRunner(
+        context, queue, spool, resolver, goes_to, held=lambda: hold.lease,
+        owner_of=lambda header: owner_of(header, directory), administrator=lambda: administrator(directory),
+    )  # fmt: skip
     sending = Sending(context, spool, queue, signer, directory, goes_to, runner.added, clock.problem)
     endpoints = Endpoints(context, queue, runner, logins, sending, resolver)
     certificates = ServerCertificates(settings.certs_dir)
@@ -170,6 +174,9 @@ def _doors(
             implicit_tls=implicit_tls,
             auth=("PLAIN", "LOGIN"),
             require_auth=True,
+            dsn=True,
+            requiretls=True,
+            limits=True,
             command_timeout=settings.command_timeout,
             data_timeout=settings.data_timeout,
             session_timeout=settings.session_timeout,
@@ -260,7 +267,7 @@ async def _follow(
         try:
             generation = directory.generation
             if generation != seen:
-                moved = await queue.reroute(lambda address: destination_of(address, directory, settings))
+                moved = await queue.reroute(lambda address, kind: destination_of(address, directory, settings, kind))
                 seen = generation
                 if moved and routed.is_set():
                     await runner.refresh()

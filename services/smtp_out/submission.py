@@ -149,6 +149,8 @@ class Submission:
                 tls=session.tls,
                 peer=session.peer[0],
                 connection=session.trace,
+                asked=envelope.params,
+                dsn={self._address(recipient.path): recipient.params for recipient in envelope.recipients},
             ),
         )
 

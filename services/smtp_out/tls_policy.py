@@ -7,6 +7,12 @@
   server has a right one, and refusing the others would send the same mail in plain text. Where the handshake fails the
   same server is tried without.
 
+* REQUIRETLS (RFC 8689 §4.2.1): TLS with a certificate that is right for the server's name, or not at all, to whichever
+  server outside. That the name came from DNS unforged is not known without DNSSEC or MTA-STS: the promise is as good as
+  that answer. `TLS-Required: No` (§4.2.2) is its opposite, the sender's wish not to have mail held up by policies of
+  MTA-STS or DANE. None of those is enforced here, and the relay's certificate protects a password and not the message:
+  so it is honoured as it stands, and where REQUIRETLS stands beside it, that counts (§3).
+
 MTA-STS and DANE come in here: a policy per destination that makes `verify` true and `plain_after_failure` false.
 """
 
@@ -19,7 +25,7 @@ from dataclasses import dataclass
 from services.runtime.tls import client_context
 from services.runtime.values import Settings, WrongSetting
 from services.smtp.client import Tls
-from services.smtp_out.next_hop import LOCAL, RELAY, relay_address
+from services.smtp_out.next_hop import LOCAL, RELAY, relay_address, route_of
 
 SMTPS_PORT = 465  # RFC 8314 §3.3
 
@@ -62,10 +68,13 @@ def check_relay(settings: Settings) -> None:
         ) from None
 
 
-def tls_policy(destination: str, settings: Settings) -> TlsPolicy:
-    """The policy for `destination` (as `next_hop.destination_of` names it)."""
+def tls_policy(destination: str, settings: Settings, *, required: bool = False) -> TlsPolicy:
+    """The policy for `destination` (as `next_hop.destination_of` names it); `required`: the message has REQUIRETLS."""
+    destination = route_of(destination)
     if destination == LOCAL:
         return TlsPolicy(Tls.NONE, password_in_plain=True)
+    if required and (destination != RELAY or settings.relay_tls == "none"):
+        return TlsPolicy(Tls.STARTTLS, verify=True)
     if destination != RELAY:
         return TlsPolicy(Tls.OPPORTUNISTIC, plain_after_failure=True)
     wanted = settings.relay_tls or ("tls" if relay_address(settings)[1] == SMTPS_PORT else "starttls")

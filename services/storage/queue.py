@@ -11,10 +11,11 @@ Owns nothing itself. Never talks to a network, never decides when to try again: 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from services.protocol.smtp_parameters import NO_RCPT_PARAMETERS, RcptParameters
 from services.storage.spool import Spooled
 
 Kind = Literal["submission", "forward", "report"]
@@ -23,7 +24,11 @@ State = Literal["waiting", "in flight", "held", "delivered", "failed"]
 
 @dataclass(frozen=True, slots=True)
 class NewMessage:
-    """A message to be queued. `recipients` are (address, destination), each address once."""
+    """A message to be queued. `recipients` are (address, destination), each address once.
+
+    `ret`, `envid` and each recipient's part of `dsn` are what the sender asked of reports (RFC 3461), `requiretls` of
+    TLS (RFC 8689).
+    """
 
     id: str
     trace: str
@@ -37,6 +42,10 @@ class NewMessage:
     smtputf8: bool = False
     message_id: str = ""
     once: bool = False  # drop the recipients that were taken under this trace before
+    ret: str = ""
+    envid: str = ""
+    requiretls: bool = False
+    dsn: Mapping[str, RcptParameters] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +55,7 @@ class Waiting:
     address: str
     attempts: int
     warned: bool
+    dsn: RcptParameters = NO_RCPT_PARAMETERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +74,9 @@ class Work:
     message_id: str
     destination: str
     recipients: tuple[Waiting, ...]
+    ret: str = ""
+    envid: str = ""
+    requiretls: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +98,15 @@ class Outcome:
     next: float = 0.0
     warned: bool = False
     tried: bool = True  # False: put off without an attempt, which is not counted as one
+
+
+@dataclass(frozen=True, slots=True)
+class Forwarded:
+    """Forwards that left on `day` (epoch days, UTC). `told`: the administrator was, that they are nearly used up."""
+
+    day: int
+    count: int = 0
+    told: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,9 +181,18 @@ class Queue(Protocol):
         """The message that has been due longest there, in flight from now on; with `account` of those it submitted."""
 
     async def settle(
-        self, work: Work, now: float, outcomes: Sequence[Outcome], reports: Sequence[NewMessage] = ()
+        self,
+        work: Work,
+        now: float,
+        outcomes: Sequence[Outcome],
+        reports: Sequence[NewMessage] = (),
+        forwarded: Forwarded | None = None,
     ) -> float | None:
-        """Record an attempt, and add reports about it. When something is due next at its destination, if at all."""
+        """Record an attempt, and add reports about it and what it used of a day's forwards. When something is due next
+        at its destination, if at all."""
+
+    async def forwarded(self, day: int) -> Forwarded:
+        """What left on that day."""
 
     async def listing(self, limit: int, after: str = "") -> list[QueuedMessage]:
         """Messages with their recipients, by id."""
@@ -181,8 +212,8 @@ class Queue(Protocol):
     async def drop(self, identity: str) -> QueuedMessage | None:
         """Forget it, without a report. What is in flight may still arrive."""
 
-    async def reroute(self, destination_of: Callable[[str], str]) -> int:
-        """Ask again where each waiting address goes; how many changed."""
+    async def reroute(self, destination_of: Callable[[str, Kind], str]) -> int:
+        """Ask again where each waiting address goes, of a message of that kind; how many changed."""
 
     async def counts(self) -> dict[State, int]:
         """Recipients by state."""

@@ -19,18 +19,21 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
+from services.protocol.smtp_parameters import NO_RCPT_PARAMETERS, RcptParameters
 from services.storage.queue import (
     Attempt,
     Claim,
+    Forwarded,
+    Kind,
     NewMessage,
     Outcome,
     QueuedMessage,
     QueuedRecipient,
-    Recovery,
     State,
     Waiting,
     Work,
 )
+from services.storage.queue_recovery import recover
 from services.storage.schema import open_database
 from services.storage.spool import Spool, Spooled
 
@@ -42,7 +45,7 @@ WAITING, IN_FLIGHT, HELD, DELIVERED, FAILED = range(5)
 # A hand-over whose 250 got lost is repeated within the other room's own retries, that is within minutes or, when we
 # were away, within its sender's 5 days.
 REMEMBER_TAKEN = 6 * 86_400.0
-INTERRUPTED = "this server stopped during the attempt; the message may have arrived"
+REMEMBER_FORWARDED = 30  # days
 
 
 @dataclass(slots=True)
@@ -71,7 +74,7 @@ class SqliteQueue:
         try:
             self._connection.execute("PRAGMA foreign_keys=ON")
             self._connection.execute("PRAGMA journal_size_limit=8388608")  # what a burst made of the WAL is given back
-            self.recovery = _recover(self._connection, spool, now)
+            self.recovery = recover(self._connection, spool, now)
         except BaseException:
             self._connection.close()
             raise
@@ -105,14 +108,27 @@ class SqliteQueue:
         return await self._do(lambda db, _: _claim(db, destination, now, account))
 
     async def settle(
-        self, work: Work, now: float, outcomes: Sequence[Outcome], reports: Sequence[NewMessage] = ()
+        self,
+        work: Work,
+        now: float,
+        outcomes: Sequence[Outcome],
+        reports: Sequence[NewMessage] = (),
+        forwarded: Forwarded | None = None,
     ) -> float | None:
         """See `Queue.settle`."""
         # What was put off without an attempt may be forgotten by a power cut: nothing has happened.
         durable = bool(reports) or any(each.tried or each.outcome != "deferred" for each in outcomes)
         return await self._do(
-            lambda db, op: _settle(db, op, work, now, outcomes, reports), durable=durable, names=bool(reports)
+            lambda db, op: _settle(db, op, work, now, outcomes, reports, forwarded),
+            durable=durable,
+            names=bool(reports),
         )
+
+    async def forwarded(self, day: int) -> Forwarded:
+        """See `Queue.forwarded`."""
+        sql = "SELECT count, told FROM forwarded WHERE day = ?"
+        row = await self._do(lambda db, _: db.execute(sql, (day,)).fetchone())
+        return Forwarded(day, row[0], bool(row[1])) if row else Forwarded(day)
 
     async def listing(self, limit: int, after: str = "") -> list[QueuedMessage]:
         """See `Queue.listing`."""
@@ -139,7 +155,7 @@ class SqliteQueue:
         """See `Queue.drop`."""
         return await self._do(lambda db, op: _drop(db, op, identity), durable=True)
 
-    async def reroute(self, destination_of: Callable[[str], str]) -> int:
+    async def reroute(self, destination_of: Callable[[str, Kind], str]) -> int:
         """See `Queue.reroute`; `destination_of` is called in the queue's thread."""
         return await self._do(lambda db, _: _reroute(db, destination_of))
 
@@ -216,41 +232,6 @@ def _resolve(operation: _Operation) -> None:
         operation.future.set_result(operation.result)
 
 
-def _recover(db: sqlite3.Connection, spool: Spool, now: float) -> Recovery:
-    """Bring state and files together after a stop, a crash or a restore."""
-    restored = spool.restored
-    db.execute("CREATE TEMP TABLE files (name TEXT PRIMARY KEY) WITHOUT ROWID")
-    db.execute("BEGIN IMMEDIATE")
-    db.executemany("INSERT INTO files VALUES (?)", ((name,) for name in spool.names()))
-    db.execute(
-        "INSERT INTO attempts SELECT message, address, ?, '', 'interrupted', ? FROM recipients WHERE state = 1",
-        (now, INTERRUPTED),
-    )
-    interrupted = db.execute(
-        "UPDATE recipients SET state = (SELECT CASE held WHEN 1 THEN 2 ELSE 0 END FROM messages WHERE id = message), "
-        "next = ?, last_reply = ? WHERE state = 1",
-        (now, INTERRUPTED),
-    ).rowcount
-    missing = [row[0] for row in db.execute("SELECT id FROM messages EXCEPT SELECT name FROM files").fetchall()]
-    if restored:
-        # A hot backup takes the state first and the files after it: what left in between has no file, and had arrived.
-        db.executemany("DELETE FROM messages WHERE id = ?", ((identity,) for identity in missing))
-        db.execute("UPDATE recipients SET state = 2 WHERE state = 0")
-        db.execute("UPDATE messages SET held = 1")
-    queued = db.execute("SELECT COUNT(*) FROM messages").fetchone()[0]
-    db.execute("COMMIT")
-    if restored:
-        spool.looked_at()
-    orphans = 0
-    # A file without a row was never acknowledged (the row comes before the 250), or is wanted no more (the row goes
-    # before the file).
-    for (name,) in db.execute("SELECT name FROM files EXCEPT SELECT id FROM messages"):
-        spool.remove(name)
-        orphans += 1
-    db.execute("DROP TABLE files")
-    return Recovery(queued, interrupted, orphans, tuple(missing), restored)
-
-
 def _add(db: sqlite3.Connection, operation: _Operation, message: NewMessage) -> bool:
     recipients: Iterable[tuple[str, str]] = message.recipients
     if message.once:
@@ -266,15 +247,19 @@ def _add(db: sqlite3.Connection, operation: _Operation, message: NewMessage) -> 
             return False
     spooled = message.spooled
     db.execute(
-        "INSERT INTO messages (id, trace, kind, sender, account, created, start, size, eight_bit, smtputf8, message_id)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO messages (id, trace, kind, sender, account, created, start, size, eight_bit, smtputf8, message_id,"
+        " ret, envid, requiretls) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (message.id, message.trace, message.kind, message.sender, message.account, message.created, spooled.start,
-         spooled.size, message.eight_bit, message.smtputf8, message.message_id),
+         spooled.size, message.eight_bit, message.smtputf8, message.message_id, message.ret, message.envid,
+         message.requiretls),
     )  # fmt: skip
+    asked = {address: message.dsn.get(address, NO_RCPT_PARAMETERS) for address, _ in recipients}
     db.executemany(
-        "INSERT INTO recipients (message, address, destination, state, next) VALUES (?, ?, ?, 0, ?)",
-        ((message.id, address, destination, message.created) for address, destination in recipients),
-    )
+        "INSERT INTO recipients (message, address, destination, state, next, notify, orcpt) "
+        "VALUES (?, ?, ?, 0, ?, ?, ?)",
+        ((message.id, address, destination, message.created, asked[address].notify, asked[address].orcpt)
+         for address, destination in recipients),
+    )  # fmt: skip
     return True
 
 
@@ -293,19 +278,23 @@ def _claim(db: sqlite3.Connection, destination: str, now: float, account: str) -
         return Claim(None, _next(db, destination, account))
     rows = db.execute(
         "UPDATE recipients SET state = 1, attempts = attempts + 1 WHERE message = ? AND destination = ? AND state = 0 "
-        "AND next <= ? RETURNING address, attempts, warned",
+        "AND next <= ? RETURNING address, attempts, warned, notify, orcpt",
         (first[0], destination, now),
     ).fetchall()
     message = db.execute(
-        "SELECT trace, kind, sender, account, created, start, size, eight_bit, smtputf8, message_id FROM messages "
-        "WHERE id = ?",
+        "SELECT trace, kind, sender, account, created, start, size, eight_bit, smtputf8, message_id, ret, envid, "
+        "requiretls FROM messages WHERE id = ?",
         first,
     ).fetchone()
-    trace, kind, sender, account, created, start, size, eight_bit, smtputf8, message_id = message
+    trace, kind, sender, account, created, start, size, eight_bit, smtputf8, message_id, *asked = message
     work = Work(
         first[0], trace, kind, sender, account, created, Spooled(first[0], start, size), bool(eight_bit),
         bool(smtputf8), message_id, destination,
-        tuple(Waiting(address, attempts, bool(warned)) for address, attempts, warned in sorted(rows)),
+        tuple(
+            Waiting(address, attempts, bool(warned), RcptParameters(notify, orcpt))
+            for address, attempts, warned, notify, orcpt in sorted(rows)
+        ),
+        asked[0], asked[1], bool(asked[2]),
     )  # fmt: skip
     return Claim(work, _next(db, destination, account))
 
@@ -317,7 +306,15 @@ def _settle(
     now: float,
     outcomes: Sequence[Outcome],
     reports: Sequence[NewMessage],
+    forwarded: Forwarded | None,
 ) -> float | None:
+    if forwarded is not None:
+        db.execute("DELETE FROM forwarded WHERE day < ?", (forwarded.day - REMEMBER_FORWARDED,))
+        db.execute(
+            "INSERT INTO forwarded VALUES (?, ?, ?) ON CONFLICT (day) DO UPDATE SET count = count + excluded.count, "
+            "told = max(told, excluded.told)",
+            (forwarded.day, forwarded.count, forwarded.told),
+        )
     known = db.execute("SELECT held FROM messages WHERE id = ?", (work.id,)).fetchone()
     if known is None:
         # Dropped by the owner meanwhile: what happened is in the events, and nobody wants a report.
@@ -407,12 +404,13 @@ def _drop(db: sqlite3.Connection, operation: _Operation, identity: str) -> Queue
     return message
 
 
-def _reroute(db: sqlite3.Connection, destination_of: Callable[[str], str]) -> int:
+def _reroute(db: sqlite3.Connection, destination_of: Callable[[str, Kind], str]) -> int:
     changed = []
-    for message, address, destination in db.execute(
-        "SELECT message, address, destination FROM recipients WHERE state IN (0, 2)"
+    for message, address, destination, kind in db.execute(
+        "SELECT message, address, destination, kind FROM recipients JOIN messages ON messages.id = message "
+        "WHERE state IN (0, 2)"
     ):
-        wanted = destination_of(address)
+        wanted = destination_of(address, kind)
         if wanted != destination:
             changed.append((wanted, message, address))
     db.executemany("UPDATE recipients SET destination = ? WHERE message = ? AND address = ?", changed)

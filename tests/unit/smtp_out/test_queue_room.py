@@ -354,8 +354,10 @@ def test_a_forward_waits_with_smtp_in_while_the_clock_is_not_set(tmp_path: Path)
 # --- forwards from smtp-in
 
 
-async def forwarded(room: SendingRoom, mail: str, *recipients: str, secret: str = "") -> list[str]:
-    """Hand a message over as smtp-in does; the replies."""
+async def forwarded(
+    room: SendingRoom, mail: str, *recipients: str, secret: str = "", letter: bytes = LETTER
+) -> list[str]:
+    """Hand a message over as smtp-in does; the replies. A recipient is an address, or all that follows RCPT."""
     secret = secret or Secrets(str(room.folder / "secrets")).pair("smtp-in", "smtp-out")
     reader, writer = await asyncio.open_connection("127.0.0.1", room.port("forward"))
     replies = []
@@ -370,12 +372,16 @@ async def forwarded(room: SendingRoom, mail: str, *recipients: str, secret: str 
     await say(b"")
     await say(b"EHLO smtp-in")
     token = base64.b64encode(f"\0smtp-in\0{secret}".encode())
-    for line in (b"AUTH PLAIN " + token, mail.encode(), *[f"RCPT TO:<{each}>".encode() for each in recipients]):
+    for line in (
+        b"AUTH PLAIN " + token,
+        mail.encode(),
+        *[f"RCPT {each if ':' in each else f'TO:<{each}>'}".encode() for each in recipients],
+    ):
         if not (await say(line)).startswith("2"):
             break
     else:
         if (await say(b"DATA")).startswith("354"):
-            await say(LETTER.replace(b"\r\n.", b"\r\n..") + b".")
+            await say(letter.replace(b"\r\n.", b"\r\n..") + b".")
     writer.close()
     return replies
 
@@ -401,7 +407,8 @@ def test_a_forward_goes_as_it_came_and_once(tmp_path: Path) -> None:
 def test_a_forward_of_the_null_sender_that_fails_is_dropped(tmp_path: Path) -> None:
     async def test(room: SendingRoom) -> None:
         room.relay.replies = {"RCPT": "550 5.1.1 no"}
-        await forwarded(room, "MAIL FROM:<> XTRACE=0123456789abcdef", "aunt@far.test")
+        letter = b"Delivered-To: aunt@home.test\r\n" + LETTER
+        await forwarded(room, "MAIL FROM:<> XTRACE=0123456789abcdef", "aunt@far.test", letter=letter)
         dropped = await until(lambda: room.events.of("dropped"))
         assert "no sender to tell" in dropped[0]["reason"]
 

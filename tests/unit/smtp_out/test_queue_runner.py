@@ -27,7 +27,7 @@ from tests.unit.smtp_out.sendingroom import Recorded, until
 QUICK = Timeouts(connect=5, greeting=5, command=5, data=5, block=5, final=5, quit=0.05)
 
 
-def destination_of(address: str) -> str:
+def destination_of(address: str, kind: str = "submission") -> str:
     domain = address.partition("@")[2]
     return "local" if domain == "home.test" else domain
 

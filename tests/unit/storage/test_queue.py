@@ -11,7 +11,8 @@ import pytest
 
 from services.storage.errors import NewerSchema
 from services.storage.queue import NewMessage, Outcome, Work
-from services.storage.queue_store import INTERRUPTED, SqliteQueue
+from services.storage.queue_recovery import INTERRUPTED
+from services.storage.queue_store import SqliteQueue
 from services.storage.spool import Spool
 
 NOW = 1_000_000.0
@@ -236,7 +237,7 @@ async def test_a_file_that_the_disk_keeps_does_not_stop_the_queue(both: Opened, 
 @opened
 async def test_reroute_asks_again_for_each_waiting_address(both: Opened, _: Path) -> None:
     await both.add("m1", "b@one.test", "c@two.test")
-    assert await both.queue.reroute(lambda address: "relay" if "two" in address else "one.test") == 1
+    assert await both.queue.reroute(lambda address, kind: "relay" if "two" in address else "one.test") == 1
     assert set(await both.queue.agenda()) == {"one.test", "relay"}
 
 
