@@ -27,6 +27,7 @@ from services.protocol.idn import a_labels
 
 __all__ = ["BodyForm", "DkimResult", "Signature", "hash_body", "signatures", "verify", "wanted_bodies"]
 
+Kind = Literal["dkim", "message", "seal"]
 Outcome = Literal["pass", "fail", "neutral", "policy", "temperror", "permerror"]
 
 # A mailing list with a forwarder behind it makes four or five. Each costs a look-up and up to a millisecond.
@@ -50,6 +51,12 @@ _QUOTED = re.compile(rb"=([0-9A-F]{2})")
 _HEX_ONLY = re.compile(rb"(?:[^=]|=[0-9A-F]{2})*\Z")
 _ALGORITHM = re.compile(rb"[a-z][a-z0-9]*-[a-z][a-z0-9]*\Z")
 _FORMS: dict[bytes, Form] = {b"simple": "simple", b"relaxed": "relaxed"}
+# RFC 6376 §3.5; RFC 8617 §4.1.2: no v=, and i= is the set's number; §4.1.3.
+_REQUIRED: dict[Kind, tuple[str, ...]] = {
+    "dkim": ("v", "a", "b", "bh", "d", "h", "s"),
+    "message": ("a", "b", "bh", "d", "h", "s"),
+    "seal": ("a", "b", "d", "s"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +121,8 @@ def signatures(header: bytes) -> list[Signature]:
     return found
 
 
-def read_signature(value: bytes, index: int, *, arc: bool = False) -> Signature:
-    """One signature from its field's value. `arc`: an ARC-Message-Signature, which has no v= and another i= (RFC 8617
-    §4.1.2)."""
+def read_signature(value: bytes, index: int, kind: Kind = "dkim") -> Signature:
+    """One signature from its field's value. `kind`: "message" and "seal" are ARC's (RFC 8617 §4.1.2, §4.1.3)."""
     known: dict[str, str] = {}
     try:
         tags = tag_list(value.removesuffix(b"\r\n"))
@@ -124,7 +130,7 @@ def read_signature(value: bytes, index: int, *, arc: bool = False) -> Signature:
         # RFC 8601 §2.7.1 neutral: "the signature or signatures contained syntax errors".
         return Signature(index, "neutral", f"the signature cannot be read: {error}")
     try:
-        return _signature(tags, index, arc, known)
+        return _signature(tags, index, kind, known)
     except _Refused as refused:
         return Signature(
             index,
@@ -136,27 +142,43 @@ def read_signature(value: bytes, index: int, *, arc: bool = False) -> Signature:
         )
 
 
-def _signature(tags: dict[str, bytes], index: int, arc: bool, known: dict[str, str]) -> Signature:
+def _signature(tags: dict[str, bytes], index: int, kind: Kind, known: dict[str, str]) -> Signature:
     """RFC 6376 §6.1.1, in its order. What was read before a refusal stays in `known`, so that the trace names it."""
-    for tag in ("a", "b", "bh", "d", "h", "s") if arc else ("v", "a", "b", "bh", "d", "h", "s"):
+    for tag in _REQUIRED[kind]:
         if tag not in tags:
             raise _Refused(f"the signature has no {tag}=")
     domain = known["d"] = _name(tags["d"], _DOMAIN, "d")
     selector = known["s"] = _name(tags["s"], _SELECTOR, "s")
-    if not arc and tags["v"] != b"1":
+    if kind == "dkim" and tags["v"] != b"1":
         raise _Refused("the signature's v= is not 1")
     algorithm = known["a"] = _algorithm(tags["a"])
+    signature = base64_value(tags["b"])
+    if not signature:
+        raise _Refused("the signature is no base64", "neutral")
+    if kind == "seal":
+        # RFC 8617 §4.1.3: it covers the ARC sets and nothing else, always in relaxed form.
+        if "h" in tags or "bh" in tags:
+            raise _Refused("the seal has h= or bh=, which it must not")
+        return Signature(
+            index,
+            domain=domain,
+            selector=selector,
+            identity=f"@{domain}",
+            algorithm=algorithm,
+            header_form="relaxed",
+            value=signature,
+        )
     header_form, body_form = _forms(tags.get("c", b"simple/simple"))
     names = tuple(name for part in tags["h"].split(b":") if (name := part.strip(b" \t").lower()))
     if b"from" not in names:
         # RFC 6376 §3.5 h=, §5.4: without it the signature says nothing of who wrote the message.
         raise _Refused("the signature does not cover From")
-    if arc and b"arc-seal" in names:
+    if kind == "message" and b"arc-seal" in names:
         raise _Refused("the signature covers an ARC-Seal, which it must not")  # RFC 8617 §4.1.2
     if "q" in tags and b"dns/txt" not in [way.strip(b" \t").lower() for way in tags["q"].split(b":")]:
         raise _Refused("the signature's key is not in DNS (q=)")
-    body_hash, signature = base64_value(tags["bh"]), base64_value(tags["b"])
-    if not body_hash or not signature:
+    body_hash = base64_value(tags["bh"])
+    if not body_hash:
         raise _Refused("the signature is no base64", "neutral")
     signed_at, expires = _number(tags, "t"), _number(tags, "x")
     if signed_at is not None and expires is not None and expires <= signed_at:
@@ -165,7 +187,7 @@ def _signature(tags: dict[str, bytes], index: int, arc: bool, known: dict[str, s
         index,
         domain=domain,
         selector=selector,
-        identity="" if arc else _identity(tags.get("i"), domain),
+        identity=_identity(tags.get("i") if kind == "dkim" else None, domain),
         algorithm=algorithm,
         header_form=header_form,
         body=BodyForm(body_form, _length(tags)),
@@ -265,7 +287,7 @@ def verify(
     keys: dict[str, list[KeyRecord] | DkimResult] = {}
     results = []
     for signature in found:
-        result = _before_the_key(signature, fields, body_hashes, now)
+        result = before_the_key(signature, fields, body_hashes, now)
         if result is None:
             name = f"{signature.selector}._domainkey.{signature.domain}"
             records = keys.get(name)
@@ -274,7 +296,7 @@ def verify(
             if isinstance(records, DkimResult):
                 result = _result(signature, records.result, records.problem)
             else:
-                result = _with_keys(signature, fields, records)
+                result = with_keys(signature, signed_octets(signature, fields), records)
         results.append(result)
     return results
 
@@ -293,9 +315,10 @@ def _result(signature: Signature, result: Outcome, problem: str = "", key: KeyRe
     )
 
 
-def _before_the_key(
+def before_the_key(
     signature: Signature, fields: HeaderFields, body_hashes: Mapping[BodyForm, bytes], now: float
 ) -> DkimResult | None:
+    """What can be said without the key; None where that is nothing against the signature."""
     if signature.problem:
         return _result(signature, signature.result, signature.problem)
     if len(fields.named(b"from")) > 1:
@@ -324,9 +347,8 @@ def ask_keys(name: str, signature: Signature) -> Asking[list[KeyRecord] | DkimRe
     return records or _result(signature, "permerror", "there is no key at the signature's selector")
 
 
-def _with_keys(signature: Signature, fields: HeaderFields, records: Sequence[KeyRecord]) -> DkimResult:
-    """The best that one of the records makes of it; usually there is one."""
-    data = signed_octets(signature, fields)
+def with_keys(signature: Signature, data: bytes, records: Sequence[KeyRecord]) -> DkimResult:
+    """The best that one of the records makes of it; usually there is one. `data`: `signed_octets`."""
     worst: DkimResult | None = None
     for record in records:
         result = _with_key(signature, record, data)
@@ -337,11 +359,11 @@ def _with_keys(signature: Signature, fields: HeaderFields, records: Sequence[Key
     return worst
 
 
-def signed_octets(signature: Signature, fields: HeaderFields, tag: bytes = b"b") -> bytes:
+def signed_octets(signature: Signature, fields: HeaderFields) -> bytes:
     """RFC 6376 §3.7 step 2: the fields of h=, then the signature's own without its b= and without its last CRLF."""
     covered = fields.selected(signature.names, signature.header_form, but=signature.index)
     name, colon, value = fields.fields[signature.index].partition(b":")
-    bare = without_tag(value.removesuffix(b"\r\n"), tag)
+    bare = without_tag(value.removesuffix(b"\r\n"), b"b")
     if signature.header_form == "simple":
         return covered + name + colon + bare
     return covered + name.rstrip(b" \t").lower() + b":" + relaxed_value(unfolded(bare)).removesuffix(b"\r\n")
@@ -364,8 +386,7 @@ def _with_key(signature: Signature, key: KeyRecord, data: bytes) -> DkimResult:
         # does with everybody: keys stay in testing for years.
         outcome: Outcome = "neutral" if key.testing else "fail"
         return _result(signature, outcome, "the header was changed after it was signed, or the key is another", key)
-    assert signature.body is not None
-    if signature.body.length is not None:
+    if signature.body is not None and signature.body.length is not None:
         # RFC 6376 §8.2: anybody may have added text below. It passes, but vouches for nothing.
         problem = "the signature covers only the beginning of the body (l=)"
         return _result(signature, "pass", problem, key)

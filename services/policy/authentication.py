@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from services.message.arc import ArcResult
 from services.message.authentication_results import MethodResult
 from services.message.dkim_verify import DkimResult
 from services.policy.dmarc import DmarcResult
 from services.policy.peer import PeerName
 from services.policy.spf import SpfResult
 
-__all__ = ["dkim", "dmarc", "iprev", "spf"]
+__all__ = ["arc", "dkim", "dmarc", "iprev", "spf"]
 
 
 def spf(result: SpfResult, sender: str, helo: str) -> MethodResult:
@@ -57,3 +58,11 @@ def iprev(peer: PeerName, ip: str) -> MethodResult:
     else:
         outcome = "fail" if peer.names else "permerror"  # §2.7.3: no PTR data is permerror
     return MethodResult("iprev", outcome, peer.problem, (("policy.iprev", ip),))
+
+
+def arc(result: ArcResult, ip: str) -> MethodResult:
+    """RFC 8617 §10.2: which peer brought the chain, and since which set the message is unchanged."""
+    properties = [("smtp.remote-ip", ip)]
+    if result.result == "pass":
+        properties.append(("header.oldest-pass", str(result.oldest_pass)))
+    return MethodResult("arc", result.result, result.problem, tuple(properties))

@@ -189,17 +189,18 @@ def _alignment(
     """RFC 9989 §4.10.2: ("spf" | "dkim" | "", the identifier, the author's organizational domain).
 
     Where that need not be known it is not asked for: most signatures are by the author's domain itself. The domain of
-    the policy record (`place`) stands for it then.
+    the policy record (`place`) stands for it then, and never a public suffix for the names below it.
     """
     identifiers = [("spf", spf.domain.lower().removesuffix("."), record.strict_spf)] if spf.result == "pass" else []
     # RFC 6376 §8.2: a signature over a part of the body vouches for no message.
     passed = dict.fromkeys(each.domain.lower() for each in dkim if each.result == "pass" and each.counts_for_alignment)
     identifiers += [("dkim", signer, record.strict_dkim) for signer in passed]
+    known = _below(place, domain) if record.psd == "y" and place != domain else place
     for how, identifier, _ in identifiers:
         if identifier == domain:
-            return how, identifier, place
+            return how, identifier, known
     if all(strict for _, _, strict in identifiers):
-        return "", "", place
+        return "", "", known
     organization = yield from tree.organizational_domain(domain)
     unknown: _NoAnswer | None = None
     for how, identifier, strict in identifiers:

@@ -1,5 +1,6 @@
 """Results of the checks in the words of Authentication-Results."""
 
+from services.message.arc import ArcResult
 from services.message.authentication_results import value
 from services.message.dkim_verify import DkimResult
 from services.policy import authentication
@@ -58,3 +59,10 @@ def test_a_stranger_cannot_add_a_result() -> None:
     sender = '"x; dmarc=pass"@example.org\r\nX: y'
     written = value("mx", [authentication.spf(SpfResult("fail", "example.org", "mfrom"), sender, "helo")])
     assert written == 'mx; spf=fail smtp.mailfrom="\\"x; dmarc=pass\\"@example.org??X: y"'
+
+
+def test_chains() -> None:
+    passed = authentication.arc(ArcResult("pass", ("list.example",), (), 0), "192.0.2.1")
+    assert value("mx", [passed]) == "mx; arc=pass smtp.remote-ip=192.0.2.1 header.oldest-pass=0"
+    failed = authentication.arc(ArcResult("fail", problem="a seal is gone"), "192.0.2.1")
+    assert value("mx", [failed]) == 'mx; arc=fail reason="a seal is gone" smtp.remote-ip=192.0.2.1'

@@ -95,6 +95,8 @@ CASES: list[tuple[str, str, list[SpfResult | DkimResult], dict[str, Any], str, s
     ("psd=y at the top alone", "a.mail.example.com", [dkim("x.example.com")],
      {"com": "v=DMARC1; p=reject; psd=y"}, "pass", "reject", "example.com"),
     # psd=y
+    ("nobody signed for a name below a public suffix", "one.bank.example", [],
+     {"bank.example": REJECT + "; psd=y"}, "fail", "reject", "one.bank.example"),
     ("a public suffix does not join its children", "one.bank.example", [dkim("two.bank.example")],
      {"bank.example": REJECT + "; psd=y"}, "fail", "reject", "one.bank.example"),
     ("a public suffix may send itself", "bank.example", [dkim("bank.example")],
@@ -106,7 +108,7 @@ CASES: list[tuple[str, str, list[SpfResult | DkimResult], dict[str, Any], str, s
      "fail", "none", "one.bank.example"),
     ("a record between them is not the organization's", "a.b.one.bank.example", [],
      {"bank.example": REJECT + "; psd=y", "b.one.bank.example": "v=DMARC1; p=none"},
-     "fail", "reject", "bank.example"),
+     "fail", "reject", "one.bank.example"),
     # §4.10.1
     ("the author's own record goes first", "sub.example.com", [],
      {"sub.example.com": "v=DMARC1; p=none", "example.com": REJECT}, "fail", "none", "sub.example.com"),
