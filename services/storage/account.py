@@ -32,6 +32,7 @@ from services.storage.mailbox_list import MailboxList
 from services.storage.maildir import UniqueNames
 from services.storage.notifier import Notifier
 from services.storage.paths import FOLDER, account_parts, walk
+from services.storage.scripts import Scripts
 from services.storage.sqlite_state import SqliteState
 from services.storage.state import MailboxRow
 from services.storage.transfer import NewMessage, append
@@ -304,6 +305,10 @@ class AccountStore:
     def special_use(self, name: str) -> str:
         """The mailbox's special use (RFC 6154), "" for none. Raises MailboxMissing, BadName."""
         return self._list.find(name).special_use
+
+    def scripts(self) -> Scripts:
+        """The account's Sieve scripts."""
+        return Scripts(self._opened)
 
     def manifest(self) -> Iterator[str]:
         """Paths below the Maildir of all messages, for a backup: a name that changed since is found by its base.

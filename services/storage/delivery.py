@@ -24,12 +24,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 from services.storage.codec import IDENTITY, Codec
-from services.storage.folder_names import INBOX, canonical
+from services.storage.errors import StorageError
+from services.storage.folder_names import INBOX, canonical, to_folder
 from services.storage.group_commit import GroupCommit
 from services.storage.incoming import MEMORY_LIMIT, Incoming
 from services.storage.maildir import UniqueNames
 from services.storage.maildir_writer import SYNC_THREADS, Delivered, Failed, Letter, MaildirWriter, Staged
-from services.storage.paths import account_parts
+from services.storage.paths import account_parts, walk
 from services.storage.staging import Staging, once_key
 
 __all__ = ["INBOX", "Delivered", "Deliveries", "Delivery", "Failed", "Incoming", "ReserveSettings", "disk_reserve"]
@@ -73,16 +74,24 @@ class Delivery:
         self._deliveries = deliveries
         self._trace = trace
         self._once = once
-        self._recipients: list[tuple[str, str, str, bytes]] = []
+        self._recipients: list[tuple[str, str, str, bytes, tuple[str, ...]]] = []
         self._incoming: Incoming | None = None
 
-    async def add_recipient(self, address: str, account: str, header_prefix: bytes, mailbox: str = INBOX) -> None:
+    async def add_recipient(
+        self,
+        address: str,
+        account: str,
+        header_prefix: bytes,
+        mailbox: str = INBOX,
+        flags: Sequence[str] = (),
+    ) -> None:
         """`address` as the peer named it (the key of exactly-once), `account` whose mailbox gets it.
 
-        `header_prefix`: complete header lines with CRLF put before the message. Raises BadName.
+        `header_prefix`: complete header lines with CRLF put before the message. `flags` as IMAP writes them, keywords
+        among them. Of two copies of one message in one account the addresses must differ. Raises BadName.
         """
         account_parts(account)
-        self._recipients.append((address, account, canonical(mailbox), header_prefix))
+        self._recipients.append((address, account, canonical(mailbox), header_prefix, tuple(flags)))
 
     async def body(self, incoming: Incoming) -> None:
         """What is delivered; stays the caller's to close."""
@@ -98,8 +107,10 @@ class Delivery:
             raise RuntimeError("commit before body")
         incoming = self._incoming
         letters = [
-            Letter(address, account, mailbox, before, incoming, once_key(self._trace, address) if self._once else "")
-            for address, account, mailbox, before in self._recipients
+            Letter(
+                address, account, mailbox, before, incoming, once_key(self._trace, address) if self._once else "", flags
+            )
+            for address, account, mailbox, before, flags in self._recipients
         ]
         return await self._deliveries.commit(letters) if letters else []
 
@@ -143,6 +154,16 @@ class Deliveries:
     def begin(self, trace: str, *, once: bool = False) -> Delivery:
         """A delivery. `once`: a second commit of the same trace and address is dropped and reported delivered."""
         return Delivery(self, trace, once)
+
+    def mailbox_exists(self, account: str, mailbox: str) -> bool:
+        """Whether mail can go there; asked without listing anything. False for what is no name."""
+        try:
+            folder = to_folder(canonical(mailbox))
+            parts = (*account_parts(account), *((folder,) if folder else ()), "new")
+            os.close(walk(self._staging.mail, *parts))
+        except (StorageError, OSError):
+            return False
+        return True
 
     async def commit(self, letters: Sequence[Letter]) -> list[Delivered | Failed]:
         """What `Delivery.commit` does; use that."""

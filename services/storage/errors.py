@@ -53,3 +53,15 @@ class NewerSchema(StorageError):
 
 class CorruptState(StorageError):
     """state.db cannot be read as a database; it is set aside and rebuilt from the Maildir."""
+
+
+class ScriptMissing(StorageError):
+    """No Sieve script of that name."""
+
+
+class ScriptExists(StorageError):
+    """A Sieve script would be renamed to a name that is taken."""
+
+
+class ScriptActive(StorageError):
+    """The active Sieve script is not deleted before another one is active, or none (RFC 5804 §2.10)."""

@@ -12,10 +12,9 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-from services.storage import keywords
 from services.storage.edit import Edit
 from services.storage.folder import Folder
-from services.storage.look import look
+from services.storage.look import look, name_keywords
 from services.storage.maildir import LETTER_BITS, foreign, join, letters_of, split
 
 StoreMode = Literal["+", "-", "="]
@@ -55,23 +54,6 @@ def store(
         edit.flag(folder, uid, file, change(folder.flags[folder.index(uid)]))
     modseq = edit.commit()
     return tuple(sorted(done)), tuple(refused), modseq or folder.row.modseq
-
-
-def name_keywords(folder: Folder, names: Sequence[str]) -> None:
-    """Give numbers to keywords that are new here. Raises LimitReached, BadName."""
-    missing = folder.keywords.missing(names)
-    if not missing:
-        return
-    given = folder.keywords.assign(missing, folder.used_bits())
-    root = folder.open_root()
-    try:
-        keywords.save(root, {**folder.keywords.by_number(), **given})
-        folder.keywords_time = keywords.file_time(root)
-    finally:
-        os.close(root)
-    edit = Edit(durable=False)
-    edit.keywords(folder, given)
-    edit.commit()
 
 
 def _change(mode: StoreMode, bits: int) -> Callable[[int], int]:

@@ -23,13 +23,24 @@ import errno
 import os
 import stat
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from services.storage import keywords
 from services.storage.edit import Edit
+from services.storage.errors import BadName, LimitReached
 from services.storage.folder import Folder
-from services.storage.maildir import LETTER_BITS, arrival_key, bits_of, join, scan, split
+from services.storage.maildir import (
+    LETTER_BITS,
+    arrival_key,
+    bits_of,
+    foreign,
+    join,
+    keywords_in,
+    letters_of,
+    scan,
+    split,
+)
 
 _LAST_DATE = 253_402_300_799  # the end of the year 9999: IMAP's dates have four digits
 _LISTINGS = 4
@@ -90,7 +101,9 @@ def _commit(folder: Folder, found: _Found) -> Looked:
     letters = folder.keywords.letters
     for _, file, status in sorted(found.arrived):
         date = min(max(int(status.st_mtime), 0), _LAST_DATE)
-        edit.add(folder, file, bits_of(split(file)[1], letters), date, status.st_size)
+        # Of the keywords that a rule gave it (see `_take_in`), those beyond the letters.
+        more = folder.keywords.bits(keywords_in(file)) & ~LETTER_BITS
+        edit.add(folder, file, bits_of(split(file)[1], letters) | more, date, status.st_size)
     flagged = [uid for uid, _, bits in found.flagged if bits != folder.flags[folder.index(uid)]]
     try:
         edit.commit()
@@ -156,6 +169,23 @@ def _compare(folder: Folder, in_new: set[str], found: _Found) -> None:
         _take_strangers(folder, strangers, found)
 
 
+def name_keywords(folder: Folder, names: Sequence[str]) -> None:
+    """Give numbers to keywords that are new here. Raises LimitReached, BadName."""
+    missing = folder.keywords.missing(names)
+    if not missing:
+        return
+    given = folder.keywords.assign(missing, folder.used_bits())
+    root = folder.open_root()
+    try:
+        keywords.save(root, {**folder.keywords.by_number(), **given})
+        folder.keywords_time = keywords.file_time(root)
+    finally:
+        os.close(root)
+    edit = Edit(durable=False)
+    edit.keywords(folder, given)
+    edit.commit()
+
+
 def _unnamed(letters: int) -> int:
     """Bits of keywords without a letter's name: file names say nothing about them."""
     return (((1 << 26) - 1) & ~letters) << 8
@@ -178,11 +208,19 @@ def _take_strangers(folder: Folder, names: Iterable[str], found: _Found) -> None
 def _take_in(folder: Folder, names: Iterable[str], found: _Found) -> None:
     """Files in new/, into cur/."""
     doomed = folder.opened.state.doomed(folder.row.id)
+    # Keywords that rules gave, by name (see `maildir.with_flags`), get their letters here.
+    words = sorted({word for name in names for word in keywords_in(name)})
+    for word in words:
+        with contextlib.suppress(LimitReached, BadName):  # 55 others are there, or it is none: the message counts
+            name_keywords(folder, [word])
     for name in names:
         base, letters = split(name)
         if base in doomed:
             _unlink(folder, folder.new, name)
             continue
+        if words and (given := folder.keywords.bits(keywords_in(name)) & LETTER_BITS):
+            known = folder.keywords.letters
+            letters = letters_of(bits_of(letters, known) | given, foreign(letters, known))
         target = join(base, letters)
         taken = base in found.bases if found.bases is not None else _is_there(folder.cur, target)
         _arrive(folder, folder.new, name, target if _storable(target) and not taken else None, found)

@@ -2,6 +2,8 @@
 
 Called by delivery and by the mailbox. Pure but for `scan`. Names are Dovecot's:
 `<seconds>.M<µs>P<pid>R<random>Q<n>.<host>,S=<octets>,W=<octets with CRLF>:2,<letters>`, sortable by arrival.
+Delivery adds `,K=<keywords>` where a rule gave a message keywords: it can neither read nor write the folder's list of
+letters, and the imap room, which can, reads them there when it takes the message in.
 
 What stands after `:2,` changes with the flags; what stands before is the message's name for life. Letters DFRST are
 the flags of the Maildir specification; a-z are the first 26 keywords of a folder, as listed in its `dovecot-keywords`.
@@ -15,7 +17,8 @@ import re
 import secrets
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from urllib.parse import unquote
 
 # Bits of a message's flags; keyword number n of its mailbox is bit KEYWORD_SHIFT + n.
 ANSWERED, DELETED, DRAFT, FLAGGED, SEEN = 1, 2, 4, 8, 16
@@ -34,6 +37,10 @@ LETTER_KEYWORDS = 26
 _LETTERS = {"D": DRAFT, "F": FLAGGED, "R": ANSWERED, "S": SEEN, "T": DELETED}
 _ARRIVAL = re.compile(r"(\d{1,18})(?:\.M(\d{1,9}))?")
 _SIZE = re.compile(r",S=(\d{1,15})(?=[,:]|$)")
+_KEYWORDS = re.compile(r",K=([A-Za-z0-9$._%+-]+)(?=[,:]|$)")
+_KEYWORD_OCTET = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789$._-")
+# A name has 255 octets: 20 for time, 40 for who wrote it, 64 for the host, 36 for sizes, 10 for letters.
+_MOST_KEYWORD_OCTETS = 72
 _VIRTUAL = re.compile(r",W=(\d{1,15})(?=[,:]|$)")
 
 
@@ -73,6 +80,29 @@ def split(name: str) -> tuple[str, str]:
 def join(base: str, letters: str) -> str:
     """The name in cur/ of a message with these letters."""
     return f"{base}:2,{letters}"
+
+
+def with_flags(base: str, flags: Iterable[str]) -> str:
+    """A name for new/ that says system flags by letters and keywords by `,K=`; keywords that have no room fall out."""
+    bits, words, room = 0, [], _MOST_KEYWORD_OCTETS
+    for flag in flags:
+        if flag.startswith("\\"):
+            bits |= SYSTEM_FLAGS.get(flag.title(), 0)
+            continue
+        word = "".join(
+            chr(octet) if octet in _KEYWORD_OCTET else f"%{octet:02X}" for octet in flag.encode("utf-8", "replace")
+        )
+        if word and len(word) < room:
+            words.append(word)
+            room -= len(word) + 1
+    name = base + (",K=" + "+".join(words) if words else "")
+    return join(name, letters_of(bits)) if bits else name
+
+
+def keywords_in(name: str) -> list[str]:
+    """The keywords that `with_flags` wrote into a name."""
+    found = _KEYWORDS.search(name)
+    return [unquote(word) for word in found[1].split("+") if word] if found else []
 
 
 def arrival_key(name: str) -> tuple[int, int, str]:

@@ -28,7 +28,7 @@ from services.storage.codec import IDENTITY, Codec
 from services.storage.errors import MailboxMissing, StorageError
 from services.storage.folder_names import to_folder
 from services.storage.incoming import Incoming, copy_octets
-from services.storage.maildir import UniqueNames
+from services.storage.maildir import UniqueNames, with_flags
 from services.storage.paths import FOLDER, PASSAGE, account_parts, walk
 from services.storage.staging import Staging
 
@@ -50,6 +50,7 @@ class Letter:
     before: bytes
     incoming: Incoming
     key: str = ""
+    flags: tuple[str, ...] = ()  # as IMAP writes them; see `maildir.with_flags`
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +223,7 @@ class MaildirWriter:
         letter = one.letter
         size = len(letter.before) + letter.incoming.size
         # SMTP and LMTP bodies have CRLF line ends throughout: both sizes are one.
-        one.name = self._names.next(size, size)
+        one.name = with_flags(self._names.next(size, size), letter.flags)
         folder, name = self._place_of(one)
         try:
             one.descriptor = os.open(name, _CREATE, _MODE, dir_fd=folder)

@@ -17,7 +17,7 @@ from dataclasses import fields
 
 from services.storage.junk_memory import JunkMemory
 from services.storage.schema import open_database, rows_by_key
-from services.storage.state import Columns, Details, MailboxRow, MessageRow
+from services.storage.state import Columns, Details, MailboxRow, MessageRow, ScriptRow
 
 # The columns of an open mailbox are in memory anyway: pages are read once.
 _PAGE_CACHE_KIB = 512
@@ -249,6 +249,42 @@ class SqliteState:
             self._database.execute("DELETE FROM metadata WHERE mailbox = ? AND entry = ?", (mailbox, entry))
         else:
             self._database.execute("INSERT OR REPLACE INTO metadata VALUES (?, ?, ?)", (mailbox, entry, value))
+
+    def scripts(self) -> list[ScriptRow]:
+        """See MailboxState."""
+        rows = self._database.execute("SELECT name, active, length(content), changed FROM scripts ORDER BY name")
+        return [ScriptRow(name, bool(active), octets, changed) for name, active, octets, changed in rows]
+
+    def script(self, name: str) -> bytes | None:
+        """See MailboxState."""
+        row = self._database.execute("SELECT content FROM scripts WHERE name = ?", (name,)).fetchone()
+        return bytes(row[0]) if row else None
+
+    def put_script(self, name: str, content: bytes, changed: int) -> None:
+        """See MailboxState."""
+        self._database.execute(
+            "INSERT INTO scripts VALUES (?1, ?2, 0, ?3) ON CONFLICT (name) DO UPDATE SET content = ?2, changed = ?3",
+            (name, content, changed),
+        )
+
+    def remove_script(self, name: str) -> None:
+        """See MailboxState."""
+        self._database.execute("DELETE FROM scripts WHERE name = ?", (name,))
+
+    def rename_script(self, old: str, new: str) -> None:
+        """See MailboxState."""
+        self._database.execute("UPDATE scripts SET name = ? WHERE name = ?", (new, old))
+
+    def activate_script(self, name: str) -> None:
+        """See MailboxState."""
+        self._database.execute("UPDATE scripts SET active = 0 WHERE active = 1")
+        self._database.execute("UPDATE scripts SET active = 1 WHERE name = ?", (name,))
+
+    def looked_for_scripts(self, *, now_done: bool = False) -> bool:
+        """See MailboxState."""
+        if now_done:
+            self._database.execute("INSERT INTO scripts_before_us VALUES (?)", (int(self._clock()),))
+        return self._database.execute("SELECT 1 FROM scripts_before_us").fetchone() is not None
 
     def _be_durable(self, durable: bool) -> None:
         if durable is not self._durable:

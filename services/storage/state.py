@@ -84,6 +84,15 @@ class Columns:
     octets: array[int]
 
 
+class ScriptRow(NamedTuple):
+    """A Sieve script; `changed` in seconds."""
+
+    name: str
+    active: bool
+    octets: int
+    changed: int
+
+
 class MailboxState(Protocol):
     """What the IMAP store remembers of an account. Methods that change anything are called inside `transaction`."""
 
@@ -168,3 +177,24 @@ class MailboxState(Protocol):
 
     def annotate(self, mailbox: int, entry: str, value: bytes | None) -> None:
         """Set or remove one."""
+
+    def scripts(self) -> list[ScriptRow]:
+        """All Sieve scripts, by name."""
+
+    def script(self, name: str) -> bytes | None:
+        """A script's content."""
+
+    def put_script(self, name: str, content: bytes, changed: int) -> None:
+        """Add or replace one; whether it is active stays."""
+
+    def remove_script(self, name: str) -> None:
+        """Remove one."""
+
+    def rename_script(self, old: str, new: str) -> None:
+        """Rename one; `new` must be free."""
+
+    def activate_script(self, name: str) -> None:
+        """Make it the active one; "" = none."""
+
+    def looked_for_scripts(self, *, now_done: bool = False) -> bool:
+        """Whether scripts of the server before us were looked for; `now_done`: they were."""

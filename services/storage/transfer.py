@@ -20,10 +20,9 @@ from services.storage.atomic import write_all
 from services.storage.body import bare_feeds
 from services.storage.edit import Edit
 from services.storage.errors import MessageGone
-from services.storage.flags import name_keywords
 from services.storage.folder import Folder
 from services.storage.incoming import Incoming, copy_octets
-from services.storage.look import look
+from services.storage.look import look, name_keywords
 from services.storage.maildir import LETTER_BITS, join, letters_of, virtual_size
 from services.storage.paths import open_message
 
