@@ -14,6 +14,7 @@ from services.directory.lookup import AuthDirectory, DirectoryUnavailable
 from services.imap.accounts import Accounts
 from services.imap.gate import Gate
 from services.imap.peers import Peers
+from services.imap.rules import Rules
 from services.imap.watch import Watches
 from services.runtime.internal_http import BadRequest, Request, Response, Routes
 from services.runtime.process import Context
@@ -36,6 +37,7 @@ class Api:
     ) -> None:
         self._context, self._directory, self._accounts = context, directory, accounts
         self._gate, self._watches, self._peers = gate, watches, peers
+        self.rules = Rules(context, directory, accounts)
         self._generation = -1
 
     def routes(self) -> Routes:
@@ -49,6 +51,7 @@ class Api:
         routes.add("POST", "/v1/bans", self._ban, allow=("admin",))
         routes.add("DELETE", "/v1/bans", self._unban, allow=("admin",))
         routes.add("GET", "/v1/manifest", self._manifest, allow=("admin",))
+        self.rules.add_to(routes)
         return routes
 
     # --- mail
@@ -84,15 +87,27 @@ class Api:
         """Keep the mail aside for 30 days, or with `?purge=1` remove it for good."""
         address = key(request.params["address"])
         self._directory.look_anew()  # else a question for its usage, a moment later, would make the mailbox again
-        mail_dir = self._context.settings.mail_dir
+        mail_dir, state_dir = self._context.settings.mail_dir, self._context.settings.state_dir
+        now = self._context.clock()
         self._peers.dismiss(address, "the account was deleted")
         await self._accounts.shut(address)
+
+        def work(purges: bool) -> str:
+            # What was published goes first: who gets the address next must not get its rules, nor what it calls junk.
+            self.rules.forget(address)
+            if purges:
+                purge(mail_dir, address)
+                purge(state_dir, address)
+                return ""
+            kept = retire(mail_dir, address, now)
+            retire(state_dir, address, now)
+            return kept
+
         try:
-            if request.query.get("purge") in ("1", "true"):
-                await self._accounts.off_loop(lambda: purge(mail_dir, address))
+            purges = request.query.get("purge") in ("1", "true")
+            kept = await self._accounts.off_loop(lambda: work(purges))
+            if purges:
                 return Response.of({"purged": True, "kept": ""})
-            now = self._context.clock()
-            kept = await self._accounts.off_loop(lambda: retire(mail_dir, address, now))
         except BadName as error:
             raise BadRequest(str(error)) from None
         return Response.of({"purged": False, "kept": os.path.basename(kept), "until": now + KEEP_SECONDS})
@@ -220,5 +235,6 @@ class Api:
         try:
             for name in await self._accounts.off_loop(lambda: purge_retired(settings.mail_dir, before)):
                 self._context.log("info", f"removed the mail of {name}, deleted 30 days ago")
+            await self._accounts.off_loop(lambda: purge_retired(settings.state_dir, before))
         except OSError as error:
             self._context.log("warning", f"deleted mail cannot be removed: {error}")

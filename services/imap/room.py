@@ -77,6 +77,7 @@ async def serve(context: Context) -> None:
                 ("time limits", peers.sweep()),
                 ("junk filter", trainer.run()),
                 ("account folders", api.follow()),
+                ("rules", api.rules.follow()),
             )
         ]
         try:

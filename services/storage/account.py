@@ -306,6 +306,7 @@ class AccountStore:
         """The mailbox's special use (RFC 6154), "" for none. Raises MailboxMissing, BadName."""
         return self._list.find(name).special_use
 
+    @property
     def scripts(self) -> Scripts:
         """The account's Sieve scripts."""
         return Scripts(self._opened)

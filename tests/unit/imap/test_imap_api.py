@@ -11,6 +11,9 @@ from services.imap.api import KEEP_SECONDS
 from services.runtime.internal_http import BadRequest, Request, Response
 from tests.unit.imap.imap_world import ANN, BOB, Client, World, letters, run, until, world
 
+SCRIPTS = "/v1/accounts/(?P<address>[^/]+)/sieve"
+SCRIPT = SCRIPTS + "/(?P<name>[^/]+)"
+
 
 async def ask(place: World, method: str, path: str, body: Any = None, room: str = "admin", **query: str) -> Response:
     found = place.api.routes().find(method, path)
@@ -34,6 +37,15 @@ def test_who_may_ask_what(tmp_path: Path) -> None:
                 ("POST", "/v1/bans"): {"admin"},
                 ("DELETE", "/v1/bans"): {"admin"},
                 ("GET", "/v1/manifest"): {"admin"},
+                ("GET", SCRIPTS): {"admin"},
+                ("POST", SCRIPTS + "/check"): {"admin"},
+                ("GET", SCRIPT): {"admin"},
+                ("PUT", SCRIPT): {"admin"},
+                ("DELETE", SCRIPT): {"admin"},
+                ("POST", SCRIPT + "/activate"): {"admin"},
+                ("POST", SCRIPT + "/deactivate"): {"admin"},
+                ("POST", SCRIPT + "/rename"): {"admin"},
+                ("POST", "/v1/mailbox"): {"smtp-in"},
             }
 
     run(work())
