@@ -67,7 +67,7 @@ def read_line(line: bytes, room: str, now_us: int) -> Line | None:
         "t": t,
         "room": room,
         "kind": kind,
-        "trace": _clean_text(trace)[:64],
+        "trace": clean_text(trace)[:64],
         "outcome": outcome if isinstance(outcome, str) and outcome in OUTCOMES else "info",
     }
     for name, value in list(given.items())[:FIELDS]:
@@ -92,7 +92,7 @@ def terms_of(event: dict[str, Any]) -> frozenset[str]:
 
 def query_terms(query: str) -> list[str]:
     """The terms that a person's query may mean: an id, an address, a Message-ID with or without <>, an IP address."""
-    text = _clean_text(query).strip()
+    text = clean_text(query).strip()
     found = [key(text.strip("<>")), _message_id(text), text.lower(), as_ip(text)]
     return list(dict.fromkeys(term for term in found if 0 < len(term) <= TERM_CHARACTERS))
 
@@ -126,7 +126,7 @@ def _texts(value: object) -> Iterable[str]:
 
 def _clean(value: Any, depth: int) -> Any:
     if isinstance(value, str):
-        return _clean_text(value)
+        return clean_text(value)
     if isinstance(value, bool) or value is None:
         return value
     if isinstance(value, int):
@@ -137,11 +137,11 @@ def _clean(value: Any, depth: int) -> Any:
         return [_clean(item, depth - 1) for item in value[:LIST_ITEMS]]
     if depth and isinstance(value, dict):
         pairs = list(value.items())[:FIELDS]
-        return {_clean_text(name)[:64]: _clean(item, depth - 1) for name, item in pairs}
+        return {clean_text(name)[:64]: _clean(item, depth - 1) for name, item in pairs}
     return None
 
 
-def _clean_text(text: str) -> str:
+def clean_text(text: str) -> str:
     """`text` without what steers a terminal, bounded; line breaks become spaces."""
     text = text[:FIELD_CHARACTERS]
     return text if text.isascii() and text.isprintable() else _CONTROL.sub(_visible, text)

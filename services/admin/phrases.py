@@ -90,6 +90,11 @@ PHRASES = (
     mark("the record cannot be indexed: {error}"),
     mark("it is {state}"),
     mark("an update is running"),
+    # --- imap, asked for a person's junk and rules
+    mark("the message is not there any more"),
+    mark("it could not be moved: {error}"),
+    mark("the account is in use by another process; try again"),
+    mark("the mailbox cannot be opened: {error}"),
     # --- changes, as operations.py records them
     mark("domain {domain} added"),
     mark("domain {domain} answers as {other}"),

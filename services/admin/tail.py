@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from services.admin.event_index import INDEX_PROBLEMS, EventIndex
-from services.admin.stories import Event, Story, find_stories, stories_of
+from services.admin.stories import MATCHES, PER_STORY, Event, Story, find_stories, stories_of
 from services.runtime.process import FLUSH_SECONDS, Context
 
 LOOK_SECONDS = 1.0  # a listing of seven folders: 0.1 ms
@@ -67,6 +67,24 @@ class Tail:
             _catch_up(index)
             carrying = [event for event in index.latest(LATEST_EVENTS) if event.get("message_id")]
             return stories_of(carrying, index.events, limit)
+
+        return await self._in_thread(read)
+
+    async def judgements(self, account: str, limit: int) -> dict[str, list[Event]]:
+        """Message-ID without <> → the events that judged it, of the newest messages delivered to `account`.
+
+        Raises INDEX_PROBLEMS.
+        """
+
+        def read(index: EventIndex) -> dict[str, list[Event]]:
+            _catch_up(index)
+            found: dict[str, list[Event]] = {}
+            for event in reversed(index.events([account], MATCHES)):
+                identity = str(event.get("message_id") or "").strip("<>")
+                if event["kind"] == "delivered" and identity and identity not in found and len(found) < limit:
+                    judged = [each for each in index.events([event["trace"]], PER_STORY) if each["kind"] == "data"]
+                    found[identity] = [*judged[-1:], event]
+            return found
 
         return await self._in_thread(read)
 

@@ -14,6 +14,7 @@ from services.imap.connection import Connection
 from services.imap.desk import Desk
 from services.imap.door import Door
 from services.imap.gate import Gate
+from services.imap.junk_api import JunkApi
 from services.imap.peers import Peers
 from services.imap.trainer import Trainer
 from services.imap.watch import Watches
@@ -83,6 +84,7 @@ async def serve(context: Context) -> None:
         try:
             routes = api.routes()
             hold.add_to(routes)
+            JunkApi(context, directory, accounts, trainer.take).add_to(routes)
             listeners.append(await serve_http(context, routes))
             context.ports["http"] = listeners[-1].port
             connection = partial(Connection, desk)

@@ -10,6 +10,7 @@ import time
 
 from markupsafe import Markup
 
+from services.admin.event_lines import clean_text
 from services.admin.text import _, mark, ngettext
 from services.directory.addresses import readable_domain
 
@@ -71,6 +72,12 @@ def clock(micros: int) -> Markup:
 def iso(seconds: float) -> str:
     """RFC 3339, in UTC."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+
+
+def stranger(text: object, most: int = 200) -> str:
+    """What a stranger wrote, for one line: without what steers or turns text, and no longer than that."""
+    clean = " ".join(clean_text(str(text or "")).split())
+    return clean if len(clean) <= most else clean[: most - 1] + "…"
 
 
 def domain_text(domain: str) -> str:

@@ -20,8 +20,8 @@ from services.admin.peers import PeerAway, PeerSaid
 from services.admin.phrases import say
 from services.admin.sessions import COOKIE, Session
 from services.admin.text import ENGLISH, LANGUAGES, _, language, negotiated, ngettext, speak
-from services.admin.web.formats import clock, day, domain_text, length_text, size_text, when
-from services.admin.web.words import MENU, action_word, door_word, kind_word, room_word, state_word, step_word
+from services.admin.web.formats import clock, day, domain_text, length_text, size_text, stranger, when
+from services.admin.web.words import MENU, OWN_MENU, action_word, door_word, kind_word, room_word, state_word, step_word
 from services.directory.addresses import InvalidName
 from services.directory.database import DatabaseUnusable
 from services.directory.errors import DirectoryError, Exists, NotFound, Refused
@@ -71,12 +71,12 @@ class Pages:
         shown: dict[str, Callable[..., str]] = {
             "size": size_text, "when": when, "day": day, "clock": clock, "lasting": length_text,
             "readable": domain_text, "say": say, "room": room_word, "state": state_word, "kind": kind_word,
-            "step": step_word, "action": action_word, "door": door_word,
+            "step": step_word, "action": action_word, "door": door_word, "stranger": stranger,
         }  # fmt: skip
         self._environment.filters.update(shown)
         self._environment.globals.update(
             _=_, ngettext=ngettext, static=self.static_url, hostname=parts.context.settings.hostname,
-            languages=LANGUAGES, menu=MENU,
+            languages=LANGUAGES, menu=MENU, own_menu=OWN_MENU,
         )  # fmt: skip
 
     # --- answers ---------------------------------------------------------------------------------------------------

@@ -16,8 +16,10 @@ MENU = (
         (("/accounts", mark("Accounts")), ("/aliases", mark("Aliases")), ("/domains", mark("Domains"))),
     ),
     (mark("Server"), (("/updates", mark("Updates")), ("/bans", mark("Bans")), ("/changes", mark("Changes")))),
-    (mark("Yours"), (("/me", mark("My mail")),)),
+    (mark("Yours"), (("/me", mark("My mail")), ("/me/junk", mark("Junk mail")), ("/me/rules", mark("Rules")))),
 )
+# What everybody with an account has.
+OWN_MENU = (("", MENU[-1][1]),)
 
 ROOMS = {
     "smtp-in": mark("Receives mail"),
