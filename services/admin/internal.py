@@ -89,9 +89,12 @@ class Facts:
         directories: Directories,
         bans: BanExchange,
         closed: Callable[[], str] = lambda: "",
+        counted: Callable[[], None] = lambda: None,
     ) -> None:
-        """Facts go into `directories`, bans on to `bans`. `closed` says why none are taken now, "" where they are."""
+        """Facts go into `directories`, bans on to `bans`. `closed` says why none are taken now, "" where they are;
+        `counted` is called when some mailbox's usage is another."""
         self._context, self._directories, self._bans, self._closed = context, directories, bans, closed
+        self._counted = counted
 
     def routes(self) -> Routes:
         """The paths and who may ask them."""
@@ -125,6 +128,8 @@ class Facts:
         for fact in taken:
             if fact.identity in bans:
                 self._bans.tell(request.room, bans[fact.identity])
+        if any(fact.kind == "usage" for fact in taken):
+            self._counted()
         return Response.of({"taken": len(taken), "refused": refused})
 
 

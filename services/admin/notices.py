@@ -17,6 +17,7 @@ import os
 import time
 from typing import Any
 
+from services.admin.letters import encoded, wrapped
 from services.admin.peers import PeerAway, Peers, PeerSaid
 from services.admin.phrases import say
 from services.admin.text import _, speak
@@ -163,29 +164,12 @@ def compose(to: str, entry: UpdateEntry, hostname: str, trace: str, now: float) 
         f"Date: {time.strftime('%a, %d %b %Y %H:%M:%S +0000', time.gmtime(now))}",
         f"From: Mailstead <{to}>",
         f"To: {to}",
-        f"Subject: {_encoded(f'{subject}: {hostname}')}",
+        f"Subject: {encoded(f'{subject}: {hostname}')}",
         f"Message-ID: <{trace}@{hostname}>",
         "MIME-Version: 1.0",
         "Content-Type: text/plain; charset=utf-8",
         "Content-Transfer-Encoding: 8bit",
         "Auto-Submitted: auto-generated",  # RFC 3834 §5: nobody's vacation notice answers it
     ]
-    body = [part for line in lines for part in _wrapped(line)]
+    body = [part for line in lines for part in wrapped(line)]
     return "".join(line + "\r\n" for line in [*head, "", *body]).encode("utf-8", "replace")
-
-
-def _encoded(text: str) -> str:
-    """A header's text: as it is in ASCII, else as one encoded word (RFC 2047 §2)."""
-    if text.isascii():
-        return text
-    import base64
-
-    return f"=?utf-8?b?{base64.b64encode(text.encode()).decode()}?="
-
-
-def _wrapped(text: str) -> list[str]:
-    """`text` in lines that every program shows, without control characters of its own."""
-    import textwrap
-
-    plain = "".join(character if character.isprintable() else " " for character in text)
-    return textwrap.wrap(plain, 76) or [""]

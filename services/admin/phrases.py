@@ -175,6 +175,7 @@ PHRASES = (
     mark("no answer in time"),
     mark("the administrator dropped it from the queue"),
     mark("it was taken before: nothing is sent twice"),
+    mark("told {address} that its mailbox is {share} % full"),
     mark("not tried: {why}"),
     mark("given up after {count} hours"),
     mark("it was refused"),

@@ -20,6 +20,7 @@ from services.admin.overview import Overview
 from services.admin.page import serve_page
 from services.admin.parts import Parts
 from services.admin.peers import ROOMS, Peers
+from services.admin.quota_letters import QuotaLetters
 from services.admin.sessions import Sessions
 from services.admin.snapshots import Snapshots, put_back
 from services.admin.tail import Tail
@@ -104,7 +105,8 @@ async def _serve(context: Context, directories: Directories, passwords: Password
         updates=Updates(context, peers, holding, gate),
     )
     try:
-        routes = Facts(context, directories, bans, holding.closed).routes()
+        quota_letters = QuotaLetters(context, directories, peers)
+        routes = Facts(context, directories, bans, holding.closed, quota_letters.wake).routes()
         transaction.add_to(routes)
         async with serving(context, routes) as listener:
             context.ports["http"] = listener.port
@@ -116,6 +118,7 @@ async def _serve(context: Context, directories: Directories, passwords: Password
                     context.spawn(group, hold.keep(), "hold"),
                     context.spawn(group, holding.run(), "holding the rooms"),
                     context.spawn(group, notices.run(), "telling of updates"),
+                    context.spawn(group, quota_letters.run(), "letters about full mailboxes"),
                 ]
                 context.health.ready()
                 await serve_page(context, parts, sockets, inside)

@@ -34,14 +34,15 @@ from services.directory.errors import Closed, Exists, NotFound, NotPublished, Re
 from services.directory.models import Account, Alias, Duty, Fact
 from services.directory.passwords import needs_rehash
 from services.directory.publish import Contents, PublicationFailed, Publisher
+from services.directory.quotas import QuotaChanges
 
 KEEP_DELETED_SECONDS = 30 * 86_400  # as long as imap keeps the mail of a deleted account
 # The part before @ of the mail gate's account: nobody else may have it.
 GATE = "mailstead-gate"
 
 
-class Directories(DomainChanges):
-    """The directory as admin changes it; the verbs of domains are in `domains.py`."""
+class Directories(DomainChanges, QuotaChanges):
+    """The directory as admin changes it; the verbs of domains are in `domains.py`, of quota letters in `quotas.py`."""
 
     def __init__(self, database: Database, publisher: Publisher, *, clock: Callable[[], float] = time.time) -> None:
         """`publisher` is told of every change before it is answered."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable
 from typing import Any
 
 from services.directory.addresses import key
@@ -33,8 +34,17 @@ class Api:
     """The room's endpoints and its housekeeping of account folders."""
 
     def __init__(
-        self, context: Context, directory: AuthDirectory, accounts: Accounts, gate: Gate, watches: Watches, peers: Peers
+        self,
+        context: Context,
+        directory: AuthDirectory,
+        accounts: Accounts,
+        gate: Gate,
+        watches: Watches,
+        peers: Peers,
+        delivered: Callable[[str], None] = lambda address: None,
     ) -> None:
+        """`delivered` is told of each account that a hint is about."""
+        self._delivered = delivered
         self._context, self._directory, self._accounts = context, directory, accounts
         self._gate, self._watches, self._peers = gate, watches, peers
         self.rules = Rules(context, directory, accounts)
@@ -72,6 +82,7 @@ class Api:
             wanted.add((key(item["account"]), mailbox))
         for address, mailbox in wanted:
             self._watches.hint(address, mailbox)
+            self._delivered(address)
         return Response.of({})
 
     async def _provision(self, request: Request) -> Response:

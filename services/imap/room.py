@@ -17,6 +17,7 @@ from services.imap.gate import Gate
 from services.imap.junk_api import JunkApi
 from services.imap.peers import Peers
 from services.imap.trainer import Trainer
+from services.imap.usage import Usages
 from services.imap.watch import Watches
 from services.runtime.facts import FactQueue
 from services.runtime.gateways import default_gateways
@@ -48,7 +49,8 @@ async def serve(context: Context) -> None:
     async with asyncio.TaskGroup() as group:
         watches = Watches(context, accounts, group)
         trainer = Trainer(context, directory, accounts)
-        api = Api(context, directory, accounts, gate, watches, peers)
+        usages = Usages(context, directory, accounts, facts)
+        api = Api(context, directory, accounts, gate, watches, peers, usages.changed)
         desk = Desk(
             context=context,
             accounts=accounts,
@@ -77,6 +79,7 @@ async def serve(context: Context) -> None:
                 ("rescan", watches.rescan()),
                 ("time limits", peers.sweep()),
                 ("junk filter", trainer.run()),
+                ("quotas", usages.run()),
                 ("account folders", api.follow()),
                 ("rules", api.rules.follow()),
             )

@@ -41,8 +41,12 @@ def write_durable(path: str, data: bytes, mode: int = 0o600) -> None:
         os.close(descriptor)
 
 
-def write_durable_at(folder: int, name: str, data: bytes, mode: int = 0o600) -> None:
-    """`write_durable` for `name` in an open folder. `mode` holds whatever the umask."""
+def write_durable_at(folder: int, name: str, data: bytes, mode: int = 0o600, *, durable: bool = True) -> None:
+    """`write_durable` for `name` in an open folder. `mode` holds whatever the umask.
+
+    `durable` False: for what is soon made again. Readers see old or new all the same, but for a power cut, which may
+    leave it empty.
+    """
     beside = f".{name[:200]}.{secrets.token_hex(6)}"
     descriptor = os.open(
         beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode, dir_fd=folder
@@ -51,7 +55,8 @@ def write_durable_at(folder: int, name: str, data: bytes, mode: int = 0o600) -> 
         try:
             os.fchmod(descriptor, mode)
             write_all(descriptor, data)
-            os.fsync(descriptor)
+            if durable:
+                os.fsync(descriptor)
         finally:
             os.close(descriptor)
         os.rename(beside, name, src_dir_fd=folder, dst_dir_fd=folder)
@@ -59,7 +64,8 @@ def write_durable_at(folder: int, name: str, data: bytes, mode: int = 0o600) -> 
         with contextlib.suppress(OSError):
             os.unlink(beside, dir_fd=folder)
         raise
-    os.fsync(folder)
+    if durable:
+        os.fsync(folder)
 
 
 def replace_symlink(link: str, target: str) -> None:

@@ -34,7 +34,8 @@ class Notifier(Protocol):
     """Carries changes from the one that made them to those who look at the mailbox."""
 
     def subscribe(self, account: str, mailboxid: str, listener: Listener) -> Callable[[], None]:
-        """Call `listener` for each change of the mailbox ("" = any of the account) until the result is called."""
+        """Call `listener` for each change of the mailbox until the result is called; "" is any of the account, and ""
+        for both any at all."""
 
     def publish(self, change: Change) -> None:
         """Tell the listeners; a listener that raises does not keep it from the others."""
@@ -70,6 +71,7 @@ class LocalNotifier:
             told = [
                 *self._listeners.get((change.account, change.mailboxid), ()),
                 *self._listeners.get((change.account, ""), ()),
+                *self._listeners.get(("", ""), ()),
             ]
         for listener in told:
             with contextlib.suppress(Exception):  # a session that is just ending must not undo another one's STORE

@@ -40,8 +40,8 @@ _MAP_FROM = 65_536
 _KEPT = 256
 
 
-def publish(personal_dir: str, address: str, name: str, data: bytes) -> None:
-    """Replace the account's file `name` by `data`, durably. Raises BadName, OSError.
+def publish(personal_dir: str, address: str, name: str, data: bytes, *, durable: bool = True) -> None:
+    """Replace the account's file `name` by `data`, durably unless `durable` is False. Raises BadName, OSError.
 
     The folders are made where they are missing; `personal_dir` itself is setup's to make.
     """
@@ -52,7 +52,7 @@ def publish(personal_dir: str, address: str, name: str, data: bytes) -> None:
         for part in account_parts(address):
             here = _folder(here, part)
             undo.callback(os.close, here)
-        write_durable_at(here, name, data, _FILE_MODE)
+        write_durable_at(here, name, data, _FILE_MODE, durable=durable)
 
 
 def withdraw(personal_dir: str, address: str, name: str) -> bool:
