@@ -10,6 +10,7 @@ import asyncio
 import base64
 import contextlib
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 from services.directory.models import Account, Alias, Domain
 from services.directory.publish import Contents, Publisher
 from services.runtime import secrets
+from services.runtime.dns import ZoneLookup
 from services.runtime.health import Health
 from services.runtime.internal_http import Client as HttpClient
 from services.runtime.internal_http import Request, Response, Routes, serve_http
@@ -96,10 +98,22 @@ class Conversation:
 
 
 class ReceivingRoom:
-    """See above. `hints` and `provisioned` are what imap was told; `smtp_out` is where forwards go."""
+    """See above. `hints` and `provisioned` are what imap was told; `smtp_out` is where forwards go.
 
-    def __init__(self, folder: Path, *, publish: bool = True, imap: bool = True, **settings: Any) -> None:
+    With a `zone` (see runtime.dns.ZoneLookup) mail is judged by what it says; without one nobody judges.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        publish: bool = True,
+        imap: bool = True,
+        zone: Mapping[tuple[str, str], list[object]] | None = None,
+        **settings: Any,
+    ) -> None:
         self.folder, self.given, self._publish, self._has_imap = folder, settings, publish, imap
+        self._lookup = ZoneLookup(zone) if zone is not None else None
         self.events = Recorded()
         self.hints: list[dict[str, str]] = []
         self.provisioned: list[str] = []
@@ -117,7 +131,7 @@ class ReceivingRoom:
     async def __aenter__(self) -> "ReceivingRoom":
         self._stack = contextlib.AsyncExitStack()
         await self._stack.enter_async_context(self.smtp_out)
-        for name in ("mail", "routing", "auth", "certs/1", "room", "secrets"):
+        for name in ("mail", "routing", "auth", "personal", "certs/1", "room", "secrets"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         (self.folder / "certs/1/fullchain.pem").write_bytes(ISSUED.chain)
         (self.folder / "certs/1/privkey.pem").write_bytes(ISSUED.key)
@@ -180,12 +194,14 @@ class ReceivingRoom:
             "grace_seconds": 2,
             "log_level": "error",
             "disk_reserve_percent": 0,  # a test machine's disk may be nearly full
+            "personal_dir": str(self.folder / "personal"),
+            "mail_checks": "off" if self._lookup is None else "on",
         }
         self.context = Context(
             "smtp-in", Settings(**(values | self.given)), self.events, self.secrets, Health("smtp-in"),
             clock=lambda: time.time() + self.ahead,
         )  # fmt: skip
-        self._serving = asyncio.create_task(smtp_in_room.serve(self.context))
+        self._serving = asyncio.create_task(smtp_in_room.serve(self.context, self._lookup))
         async with asyncio.timeout(10):
             while not self.context.health.started and not self._serving.done():  # noqa: ASYNC110
                 await asyncio.sleep(0.002)

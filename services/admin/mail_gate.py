@@ -28,10 +28,10 @@ from typing import TypeVar
 from services.admin.gate_imap import ImapFault, ImapSession
 from services.admin.holding import Holding
 from services.admin.peers import PeerAway, Peers, PeerSaid, segment
-from services.directory.changes import GATE, Directories
+from services.directory.changes import Directories
 from services.directory.database import DatabaseUnusable
 from services.directory.errors import DirectoryError
-from services.directory.models import Account
+from services.directory.models import GATE, Account
 from services.directory.passwords import Passwords
 from services.directory.publish import PublicationFailed
 from services.runtime.events import new_trace_id

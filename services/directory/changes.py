@@ -31,14 +31,12 @@ from services.directory.alias_targets import Routes, check_arrives, no_new_circl
 from services.directory.database import AccountDetails, Database
 from services.directory.domains import DomainChanges
 from services.directory.errors import Closed, Exists, NotFound, NotPublished, Refused
-from services.directory.models import Account, Alias, Duty, Fact
+from services.directory.models import GATE, Account, Alias, Duty, Fact
 from services.directory.passwords import needs_rehash
 from services.directory.publish import Contents, PublicationFailed, Publisher
 from services.directory.quotas import QuotaChanges
 
 KEEP_DELETED_SECONDS = 30 * 86_400  # as long as imap keeps the mail of a deleted account
-# The part before @ of the mail gate's account: nobody else may have it.
-GATE = "mailstead-gate"
 
 
 class Directories(DomainChanges, QuotaChanges):

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+# The part before @ of the mail gate's account: nobody else may have it, and nobody judges its mail.
+GATE = "mailstead-gate"
+
 
 @dataclass(frozen=True, slots=True)
 class Domain:

@@ -16,6 +16,8 @@ from services.protocol.reply import Reply
 Stage = Literal["connect", "helo", "mail", "rcpt", "data"]
 Outcome = Literal["accept", "junk", "defer", "reject"]
 
+# Rules that say what was found whatever it was: where they weigh nothing, they explain nothing.
+_PROOFS = ("spf-", "dkim-", "dmarc-", "arc-", "first-time-sender", "dnsbl-error")
 # What one event keeps: a message with ten signatures and five lists has half as many reasons.
 _MOST_REASONS = 60
 
@@ -53,8 +55,8 @@ class Verdict:
 
     @property
     def reason(self) -> str:
-        """All reasons as one sentence for the record; "" where there was nothing to say."""
-        return "; ".join(reason.text for reason in self.reasons)
+        """What decided or weighs, as one sentence for the record; "" where there was nothing to say."""
+        return telling(self.reasons)
 
     @property
     def rules(self) -> str:
@@ -70,6 +72,11 @@ class Verdict:
 def total(reasons: Iterable[Reason]) -> float:
     """The sum of the weights, to a hundredth: 0.1 + 0.2 must not miss a threshold of 0.3."""
     return round(sum(reason.weight for reason in reasons), 2)
+
+
+def telling(reasons: Iterable[Reason]) -> str:
+    """The texts of the reasons that decided or weigh, joined; proofs that hold are left out."""
+    return "; ".join(each.text for each in reasons if each.weight or not each.rule.startswith(_PROOFS))
 
 
 def facts(reasons: Iterable[Reason]) -> list[str]:

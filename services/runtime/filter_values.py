@@ -39,6 +39,13 @@ class FilterSettings:
         "filter",
         choices=("on", "off"),
     )
+    junk_filter: str = setting(
+        "on",
+        "Whether messages are read for signs of junk, and by the words of what each account has sorted. off: only who "
+        "sends is judged.",
+        "filter",
+        choices=("on", "off"),
+    )
     junk_score: str = setting(
         "5.0",
         "Points from which a message is junk. Every reason in `mailstead explain` says its own.",

@@ -39,6 +39,7 @@ class Session(aiosmtpd.Session):
         self.trusted = False  # the peer is a forwarder that the owner named
         self.via: Via = ""  # "proxy" where the PROXY protocol said who the peer is
         self.told: Client | None = None  # by XCLIENT for the session, by XFORWARD for a message
+        self.notes: Any = None  # what the handler keeps about this connection; the engine never looks
 
     @property
     def client(self) -> Client:

@@ -9,6 +9,11 @@ After it, only a disk that breaks between two fsyncs makes a second forward.
 
 By LMTP each recipient has its own reply, and a second attempt of the same trace id writes no second copy
 (`once`, see storage/delivery).
+
+Before a message goes anywhere, header fields that only we may write are taken out of it (`message/claims`), and ours
+are put before: what the sender's proofs were (Authentication-Results), where it came through (Received), and for each
+account how the junk filter saw it and where from and to (RFC 5321 §4.4). All else stays as it came, octet by octet.
+Which mailbox of an account it lies in is `personal`'s to say; where that one is missing, INBOX has it.
 """
 
 from __future__ import annotations
@@ -16,14 +21,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from services.message.headers import Passage, received
+from services.message import claims
+from services.message.headers import Passage, field_line, received
 from services.policy.routes import split_address
+from services.policy.verdict import facts, telling
 from services.protocol import reply as replies
 from services.protocol.reply import Reply
-from services.runtime.events import Events
+from services.runtime.events import Events, Json
 from services.runtime.internal_http import Client, PeerRefused, PeerUnavailable
 from services.smtp_in.forward import Forwarder, Refusal
 from services.smtp_in.hints import Hints
+from services.smtp_in.judging import Judgement
+from services.smtp_in.personal import JUNK, Copy, Personal, Plan, RulesMail
 from services.storage.delivery import INBOX, Deliveries, Failed, Incoming
 from services.storage.errors import MailboxMissing, StorageError
 
@@ -39,7 +48,11 @@ class Destination:
 
 @dataclass(frozen=True, slots=True)
 class Mail:
-    """An accepted message. `sender` and recipients are addresses, `passage` tells this hop, `junk` its folder."""
+    """An accepted message. `sender` and recipients are addresses, `passage` tells this hop.
+
+    `header` is its own, as long as it was looked at; `proofs` our field about who sent it. `judgement` None: nobody
+    judged it. `junk`: its own verdict; `settled`: whatever an account thinks.
+    """
 
     trace: str
     conn: str
@@ -50,7 +63,11 @@ class Mail:
     body: Incoming
     destinations: tuple[Destination, ...]
     once: bool
+    header: bytes = b""
+    proofs: bytes = b""
+    judgement: Judgement | None = None
     junk: bool = False
+    settled: bool = False
 
 
 class Courier:
@@ -65,14 +82,21 @@ class Courier:
         events: Events,
         clock: Callable[[], float],
         home: str,
+        hostname: str,
+        personal: Personal,
     ) -> None:
-        """`home` is the domain in whose name forwards go out where the recipient had none (`postmaster`)."""
+        """`home` is the domain in whose name forwards go out where the recipient had none (`postmaster`), `hostname`
+        the name that our own fields carry."""
         self._deliveries, self._forwarder = deliveries, forwarder
         self._imap, self._hints, self._events, self._clock, self._home = imap, hints, events, clock, home
+        self._hostname, self._personal = hostname, personal
 
     async def deliver(self, mail: Mail) -> list[Reply]:
         """One reply per destination, in order; 2xx means durable in all its places."""
-        trace_line = received(mail.passage, self._clock())
+        # RFC 8601 §5: a claim in our name is a lie or an old one; gone before anybody reads it.
+        header = _changed(mail, mail.header, claims.without_claims(mail.header, self._hostname))
+        # RFC 8601 §4: above the Received of the hop that it is about.
+        trace_line = mail.proofs + received(mail.passage, self._clock())
         if mail.body.head(1) in (b" ", b"\t"):
             # It has no header, and its first line would be read as more of ours: an empty line parts them.
             trace_line += b"\r\n"
@@ -82,6 +106,8 @@ class Courier:
             if not mail.once and any(not refusal.permanent for refusal in refused.values()):
                 # All or nothing: the local copies are left for the next attempt.
                 return [replies.not_delivered(mail.trace)] * len(mail.destinations)
+        # RFC 5321 §4.4: at the final delivery there is one Return-Path, ours. A forward keeps what it came with.
+        _changed(mail, header, claims.without_return_path(header))
         failed = await self._commit(mail, trace_line, refused)
         return [self._reply(mail, each, refused, failed) for each in mail.destinations]
 
@@ -94,6 +120,12 @@ class Courier:
             if not addresses:
                 continue
             given.update(addresses)
+            if mail.junk:
+                # What we forward is held against us: a server that hands on junk is soon refused for good mail too.
+                failed = dict.fromkeys(addresses, Refusal(True, "junk is not forwarded"))
+                refused.update(failed)
+                self._forwarded(mail, destination, addresses, failed, "")
+                continue
             sender = self._forwarder.rewritten(mail.sender, split_address(destination.recipient)[1] or self._home)
             # RFC 9228: if it comes back to this address, it went in a circle.
             prefix = f"Delivered-To: {destination.recipient}\r\n".encode() + trace_line
@@ -101,15 +133,20 @@ class Courier:
                 sender, addresses, prefix, mail.body, trace=mail.trace, smtputf8=mail.smtputf8
             )
             refused.update(failed)
-            for address in addresses:
-                refusal = failed.get(address)
-                outcome = "accept" if refusal is None else "reject" if refusal.permanent else "defer"
-                reason = refusal.text if refusal else ""
-                self._events.emit(
-                    "forwarded", mail.trace, outcome=outcome, conn=mail.conn, sender=sender,
-                    recipient=destination.recipient, remote=address, reason=reason,
-                )  # fmt: skip
+            self._forwarded(mail, destination, addresses, failed, sender)
         return refused
+
+    def _forwarded(
+        self, mail: Mail, destination: Destination, addresses: Iterable[str], failed: dict[str, Refusal], sender: str
+    ) -> None:
+        for address in addresses:
+            refusal = failed.get(address)
+            outcome = "accept" if refusal is None else "reject" if refusal.permanent else "defer"
+            reason = refusal.text if refusal else ""
+            self._events.emit(
+                "forwarded", mail.trace, outcome=outcome, conn=mail.conn, sender=sender,
+                recipient=destination.recipient, remote=address, reason=reason,
+            )  # fmt: skip
 
     async def _commit(self, mail: Mail, trace_line: bytes, refused: dict[str, Refusal]) -> set[str]:
         """Write the local copies of every destination whose forwards are not to be tried again; accounts that failed.
@@ -136,31 +173,68 @@ class Courier:
 
     async def _write(self, mail: Mail, trace_line: bytes, wanted: dict[str, str]) -> dict[str, Exception]:
         """Commit copies for `wanted` (account → recipient); account → error where it failed."""
-        delivery = self._deliveries.begin(mail.trace, once=mail.once)
-        return_path = f"Return-Path: <{mail.sender}>\r\n"
-        mailbox = "Junk" if mail.junk else INBOX
-        failed: dict[str, Exception] = {}
+        copies: dict[tuple[str, str], tuple[Copy, Plan, bytes]] = {}
         for account, recipient in wanted.items():
-            # Which of several names a message was sent to matters to whoever has a catch-all.
-            original = "" if recipient == account else f"X-Original-To: {recipient}\r\n"
-            prefix = f"{return_path}Delivered-To: {account}\r\n{original}".encode() + trace_line
+            envelope = _envelope_lines(mail, account, recipient)
+            rules_mail = RulesMail(mail.trace, mail.sender, recipient, mail.body, envelope + trace_line)
+            # Where nobody judged, there are no points that an account could add its own to.
+            settled = mail.settled or (mail.junk and mail.judgement is None)
+            plan = await self._personal.plan(account, rules_mail, mail.judgement, settled=settled)
+            before = envelope + (_junk_line(plan) if mail.judgement is not None else b"") + trace_line
+            for copy in plan.copies:
+                copies[account, copy.mailbox] = (copy, plan, before)
+            if not plan.copies:
+                self._record(mail, account, wanted[account], plan, "")
+        failed = await self._place(mail, copies, wanted)
+        # A mailbox that is not there costs nobody a message.
+        astray = {
+            (account, INBOX): (Copy(), plan, before)
+            for (account, mailbox), (_, plan, before) in copies.items()
+            if mailbox != INBOX and isinstance(failed.get((account, mailbox)), MailboxMissing)
+        }
+        if astray:
+            failed = {key: error for key, error in failed.items() if (key[0], INBOX) not in astray}
+            failed |= await self._place(mail, astray, wanted)
+        return {account: error for (account, _), error in failed.items()}
+
+    async def _place(
+        self, mail: Mail, copies: dict[tuple[str, str], tuple[Copy, Plan, bytes]], wanted: dict[str, str]
+    ) -> dict[tuple[str, str], Exception]:
+        """Commit these copies, by account and mailbox; the errors of those that failed."""
+        delivery = self._deliveries.begin(mail.trace, once=mail.once)
+        failed: dict[tuple[str, str], Exception] = {}
+        for (account, mailbox), (_, _, before) in copies.items():
+            # The key of exactly-once: a second copy of the same message in another mailbox is another delivery.
+            address = account if mailbox in (INBOX, JUNK) else f"{account}\0{mailbox}"
             try:
-                await delivery.add_recipient(account, account, prefix, mailbox)
+                await delivery.add_recipient(address, account, before, mailbox)
             except StorageError as error:
-                failed[account] = error
+                failed[account, mailbox] = error
         await delivery.body(mail.body)
         for result in await delivery.commit():
+            key = (result.account, result.mailbox)
             if isinstance(result, Failed):
-                failed[result.account] = result.error
+                failed[key] = result.error
                 continue
             if result.name:
                 self._hints.add(result.account, result.mailbox, result.name)
-            self._events.emit(
-                "delivered", mail.trace, outcome="junk" if mail.junk else "accept", conn=mail.conn, sender=mail.sender,
-                account=result.account, recipient=wanted[result.account], mailbox=result.mailbox, size=mail.body.size,
-                message_id=mail.message_id, reason="it was there already" if result.duplicate else "",
-            )  # fmt: skip
+            plan = copies[key][1]
+            self._record(mail, result.account, wanted[result.account], plan, result.mailbox, again=result.duplicate)
         return failed
+
+    def _record(
+        self, mail: Mail, account: str, recipient: str, plan: Plan, mailbox: str, *, again: bool = False
+    ) -> None:
+        reason = "it was there already" if again else telling(plan.reasons)
+        outcome = "junk" if plan.junk else "accept"
+        more: dict[str, Json] = {}
+        if plan.reasons:
+            more = {"score": plan.score, "reasons": facts(plan.reasons)}
+        self._events.emit(
+            "delivered", mail.trace, outcome=outcome, conn=mail.conn, sender=mail.sender, account=account,
+            recipient=recipient, mailbox=mailbox, folder=mailbox, size=mail.body.size, message_id=mail.message_id,
+            reason=reason, **more,
+        )  # fmt: skip
 
     async def _provisioned(self, mail: Mail, accounts: Iterable[str]) -> bool:
         """Ask imap to make the Maildirs of new accounts; False when it could not."""
@@ -181,3 +255,23 @@ class Courier:
         if refusals and len(refusals) == len(destination.forwards) and not destination.accounts:
             return replies.not_forwarded(mail.trace)
         return replies.delivered(mail.trace)
+
+
+def _envelope_lines(mail: Mail, account: str, recipient: str) -> bytes:
+    # Which of several names a message was sent to matters to whoever has a catch-all.
+    original = "" if recipient == account else f"X-Original-To: {recipient}\r\n"
+    return f"Return-Path: <{mail.sender}>\r\nDelivered-To: {account}\r\n{original}".encode()
+
+
+def _junk_line(plan: Plan) -> bytes:
+    """How the junk filter saw it, for who reads headers: a mail client's own filter, or the owner."""
+    rules = " ".join(dict.fromkeys(each.rule for each in plan.reasons if each.weight))
+    text = f"{'yes' if plan.junk else 'no'}, score {plan.score:g}"
+    return field_line(claims.JUNK, f"{text}, {rules}" if rules else text)
+
+
+def _changed(mail: Mail, header: bytes, kept: bytes) -> bytes:
+    """Let the message begin with the header `kept`, where it began with `header`."""
+    if kept is not header:
+        mail.body.replace_front(len(header), kept)
+    return kept

@@ -1,22 +1,25 @@
 """The story of one incoming message: connect, helo, mail, rcpt, data.
 
 At each stage `policy/intake.py` decides, the verdict is recorded with its reasons, and answered. Used for port 25 and,
-with the pair's secret as log-in, for LMTP from smtp-out. Everything before the final dot is answered at once; only
-`handle_DATA` waits, for smtp-out and for the disk.
+with the pair's secret as log-in, for LMTP from smtp-out, which nobody judges. Everything before the final dot is
+answered at once, while `judging` asks DNS about the sender; only `handle_DATA` waits, for those answers, for smtp-out
+and for the disk (and RCPT, where greylisting must know what SPF says).
 """
 
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 from services.directory.lookup import Directory, DirectoryUnavailable
+from services.directory.models import GATE
 from services.message.headers import Passage, header_length, is_whole, loops
 from services.policy import intake as policy
 from services.policy import srs
 from services.policy.routes import NotLocal, Routing, Unknown, normalise, resolve, split_address
-from services.policy.verdict import Verdict
+from services.policy.verdict import Verdict, facts
 from services.protocol import reply as replies
 from services.protocol.reply import Reply
 from services.protocol.sasl import PasswordCredentials
@@ -29,11 +32,20 @@ from services.smtp.gateway import Watch
 from services.smtp.handler import BodySink
 from services.smtp_in.deliver import Courier, Destination, Mail
 from services.smtp_in.forward import Forwarder
+from services.smtp_in.judging import Case, Judgement, Judging
 from services.storage.delivery import Deliveries, Incoming
 
 # A header is looked at up to here; one that has not ended by then is mostly body.
 HEADER_OCTETS = (1 << 16, 1 << 20)
 PEER = "smtp-out"  # the only room that speaks LMTP to us
+
+
+@dataclass(slots=True)
+class Notes:
+    """What is known of a message before its body: where it goes, and the case about who sends it."""
+
+    destinations: list[Destination] = field(default_factory=list)
+    case: Case | None = None
 
 
 class Intake:
@@ -50,15 +62,17 @@ class Intake:
         room_on_disk: Callable[[], bool],
         *,
         hold: Hold | None = None,
+        judging: Judging | None = None,
         inside: bool = False,
     ) -> None:
         """`room_on_disk` says whether the disk has its reserve free; cheap, it is asked for each message.
 
-        `hold` refuses the world while an update is under way; the listener inside has none.
+        `hold` refuses the world while an update is under way, `judging` looks at what it brings; the listener inside
+        has neither.
         """
         self._context, self._directory, self._deliveries = context, directory, deliveries
         self._courier, self._forwarder, self._gateway = courier, forwarder, gateway
-        self._room_on_disk, self._hold, self._inside = room_on_disk, hold, inside
+        self._room_on_disk, self._hold, self._judging, self._inside = room_on_disk, hold, judging, inside
         self.messages = 0  # taken since the start
 
     # --- before a message ---------------------------------------------------------------------------------------
@@ -107,55 +121,107 @@ class Intake:
         self, server: Engine, session: Session, envelope: Envelope, path: Path, params: MailParameters
     ) -> Reply:
         """Who sends it."""
-        verdict = policy.sender(room_on_disk=self._room_on_disk())
+        judging = self._judging
+        limit = judging.limit(session) if judging is not None else None
+        verdict = policy.sender(room_on_disk=self._room_on_disk(), limit=limit)
         self._record(verdict, envelope.trace, session, sender=path.address, size=params.size)
-        envelope.notes = list[Destination]()
+        envelope.notes = notes = Notes()
+        if judging is not None and verdict.accepted:
+            notes.case = judging.begin(session, path.address)
         return verdict.reply or replies.SENDER_OK
 
     def handle_RCPT(
         self, server: Engine, session: Session, envelope: Envelope, path: Path, params: RcptParameters
-    ) -> Reply:
+    ) -> Reply | Awaitable[Reply]:
         """Whom it is for, and where that leads."""
         asked = path.address
         address = normalise(asked)
         found = self._route(address)
         verdict = policy.recipient(asked, found)
+        if not verdict.accepted or not isinstance(found, Routing):
+            return self._recipient(verdict, session, envelope, address, None)
+        accounts = tuple(account.address for account in policy.takers(found))
+        destination = Destination(address, accounts, found.forwards)
+        # A null sender is asked to come back at DATA instead: see policy/greylist.py.
+        if self._judging is not None and self._judging.greylists and envelope.mail_from:
+            return self._greylisted(verdict, session, envelope, destination)
+        return self._recipient(verdict, session, envelope, address, destination)
+
+    async def _greylisted(
+        self, verdict: Verdict, session: Session, envelope: Envelope, destination: Destination
+    ) -> Reply:
+        wait = await self._wait(envelope, destination)
+        return self._recipient(wait or verdict, session, envelope, destination.recipient, None if wait else destination)
+
+    async def _wait(self, envelope: Envelope, destination: Destination) -> Verdict | None:
+        """The verdict that this sender comes back later."""
+        case = cast(Notes, envelope.notes).case
+        if case is None or self._judging is None or _at_gate((destination,)):
+            return None
+        reason = await self._judging.greylisted(case, destination.recipient, destination.accounts)
+        return policy.greylisted("rcpt" if case.sender else "data", reason) if reason is not None else None
+
+    def _recipient(
+        self, verdict: Verdict, session: Session, envelope: Envelope, address: str, destination: Destination | None
+    ) -> Reply:
         self._record(verdict, envelope.trace, session, sender=envelope.mail_from, recipient=address)
-        if verdict.accepted and isinstance(found, Routing):
-            accounts = tuple(account.address for account in policy.takers(found))
-            envelope.notes.append(Destination(address, accounts, found.forwards))
+        if destination is not None:
+            cast(Notes, envelope.notes).destinations.append(destination)
         return verdict.reply or replies.RECIPIENT_OK
 
-    def handle_DATA_BEGIN(self, server: Engine, session: Session, envelope: Envelope) -> Reply | BodySink:
+    def handle_DATA_BEGIN(
+        self, server: Engine, session: Session, envelope: Envelope
+    ) -> Reply | BodySink | Awaitable[Reply | BodySink]:
         """Is there room for it."""
         verdict = policy.body_begins(room_on_disk=self._room_on_disk())
         if verdict.reply is not None:
             self._record(verdict, envelope.trace, session, sender=envelope.mail_from)
             return verdict.reply
+        if self._judging is not None and self._judging.greylists and not envelope.mail_from:
+            return self._null_sender(session, envelope)
+        return self._deliveries.incoming()
+
+    async def _null_sender(self, session: Session, envelope: Envelope) -> Reply | BodySink:
+        for destination in cast(Notes, envelope.notes).destinations:
+            wait = await self._wait(envelope, destination)
+            if wait is not None and wait.reply is not None:
+                self._record(wait, envelope.trace, session, sender="", recipient=destination.recipient)
+                return wait.reply
         return self._deliveries.incoming()
 
     async def handle_DATA(self, server: Engine, session: Session, envelope: Envelope) -> Reply | list[Reply]:
         """The body is here: decide, deliver, answer."""
-        body = cast(Incoming, envelope.sink)
+        body, notes = cast(Incoming, envelope.sink), cast(Notes, envelope.notes)
         try:
             header = _header(body)
             been = loops(header)
-            here = [_without_loops(each, been.delivered_to) for each in cast(list[Destination], envelope.notes)]
+            here = [_without_loops(each, been.delivered_to) for each in notes.destinations]
             been_there = sum(1 for each in here if each is None)
-            verdict = policy.message(been.hops, places=len(here), been_there=been_there)
+            judgement: Judgement | None = None
+            if self._judging is not None and notes.case is not None and not _at_gate(notes.destinations):
+                judgement = await self._judging.judge(notes.case, session, envelope, header, body)
+            verdict = policy.message(
+                been.hops, places=len(here), been_there=been_there,
+                found=judgement.found if judgement else None, scale=self._judging.scale if self._judging else None,
+            )  # fmt: skip
             self._record(
                 verdict, envelope.trace, session, sender=envelope.mail_from, message_id=been.message_id,
-                recipients=envelope.rcpt_tos, size=body.size,
+                recipients=envelope.rcpt_tos, size=body.size, **(judgement.record() if judgement else {}),
             )  # fmt: skip
             if verdict.reply is not None:
                 return verdict.reply
             destinations = tuple(each for each in here if each is not None)
             mail = Mail(
                 envelope.trace, session.trace, envelope.mail_from or "", been.message_id, envelope.params.smtputf8,
-                self._passage(session, envelope), body, destinations, self._inside, verdict.outcome == "junk",
+                self._passage(session, envelope), body, destinations, self._inside, header,
+                judgement.proofs_field if judgement else b"", judgement, verdict.outcome == "junk",
+                verdict.settled,
             )  # fmt: skip
             answers = await self._courier.deliver(mail)
-            self.messages += any(answer.positive for answer in answers)
+            taken = any(answer.positive for answer in answers)
+            self.messages += taken
+            if taken and judgement is not None and self._judging is not None:
+                await self._judging.delivered(judgement)
             if not self._inside:
                 return _worst(answers)
             left = iter(answers)
@@ -165,6 +231,8 @@ class Intake:
 
     def handle_DISCONNECT(self, server: Engine, session: Session, envelope: Envelope) -> None:
         """The engine recorded it."""
+        if self._judging is not None:
+            self._judging.end(session)
 
     def _route(self, address: str) -> Routing[Any] | Unknown | NotLocal | None:
         try:
@@ -196,6 +264,8 @@ class Intake:
             fields["reply"] = str(verdict.reply)
         if verdict.reasons:
             fields["reason"], fields["rules"] = verdict.reason, verdict.rules
+            if verdict.stage == "data":
+                fields["score"], fields["reasons"] = verdict.score, facts(verdict.reasons)
         self._context.events.emit(verdict.stage, trace, outcome=verdict.outcome, **fields)
 
 
@@ -227,6 +297,12 @@ def _without_loops(destination: Destination, delivered_to: frozenset[str]) -> De
     if not accounts and not destination.forwards:
         return None
     return Destination(destination.recipient, accounts, destination.forwards)
+
+
+def _at_gate(destinations: Iterable[Destination]) -> bool:
+    """Whether it is a letter of the mail gate, which tries whether mail flows and not how it looks."""
+    accounts = [account for each in destinations for account in (*each.accounts, *each.forwards)]
+    return bool(accounts) and all(account.startswith(f"{GATE}@") for account in accounts)
 
 
 def _worst(answers: list[Reply]) -> Reply:

@@ -53,6 +53,11 @@ class JunkJudge:
         reading = read(octets)
         return Judged(reading, tuple(tokens(reading)), is_cjk(reading), proven, tuple(junk_rules.reasons(reading)))
 
+    def wrote_to(self, address: str, sender: str) -> bool:
+        """Whether the account has written to `sender`, of whom nothing is proven: enough not to let an answer wait."""
+        model = self._models.get(address) if sender else None
+        return model is not None and model.knows(junk_model.wrote_to(sender.lower()))
+
     def account(self, address: str, judged: Judged) -> tuple[float, list[Reason]]:
         """Points for this account (below 0 they speak for the message) and why."""
         reasons: list[Reason] = []

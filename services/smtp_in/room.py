@@ -16,7 +16,9 @@ import asyncio
 from dataclasses import dataclass
 
 from services.directory.lookup import DirectoryUnavailable, SnapshotDirectory
+from services.policy.score import Scale
 from services.protocol import reply as replies
+from services.runtime.dns import Lookup, Resolver
 from services.runtime.gateways import default_gateways
 from services.runtime.hold import Hold
 from services.runtime.internal_http import Client, Request, Response, Routes, serving
@@ -31,6 +33,9 @@ from services.smtp_in.deliver import Courier
 from services.smtp_in.forward import Forwarder
 from services.smtp_in.hints import Hints
 from services.smtp_in.intake import Intake
+from services.smtp_in.judging import Judging
+from services.smtp_in.personal import Personal
+from services.smtp_in.scanners.choice import chosen
 from services.storage.delivery import Deliveries, disk_reserve
 
 LOOK_SECONDS = 5.0  # between two looks at what health tells
@@ -39,8 +44,11 @@ INSIDE_MARGIN = MIB
 ANY_NUMBER = 1_000_000_000  # limits that are meant for strangers and do not hold for smtp-out
 
 
-async def serve(context: Context) -> None:
-    """Serve until `context.stop`; raises OSError for a setting, folder or port that does not work."""
+async def serve(context: Context, lookup: Lookup | None = None) -> None:
+    """Serve until `context.stop`; raises OSError for a setting, folder or port that does not work.
+
+    `lookup` answers in place of the resolver of the settings; for tests.
+    """
     settings = context.settings
     certificates = ServerCertificates(settings.certs_dir)
     await certificates.wait()
@@ -48,7 +56,8 @@ async def serve(context: Context) -> None:
     await deliveries.start()
     imap = Client(context.room, context.secrets, "imap", settings.imap_url)
     hold = Hold(context)
-    parts = _assemble(context, deliveries, imap, certificates.context, hold)
+    judging = _judging(context, lookup)
+    parts = _assemble(context, deliveries, imap, certificates.context, hold, judging)
     hold.when_it_begins(lambda _: parts.smtp.connections.dismiss(replies.UPDATING, hold.exempts))
     routes = Routes()
     routes.add("GET", "/v1/status", parts.status, allow=("admin",))
@@ -74,6 +83,8 @@ async def serve(context: Context) -> None:
                 task.cancel()
             await parts.hints.flush()
     finally:
+        if judging is not None:
+            await judging.close()
         await deliveries.close()
         imap.close()
 
@@ -143,15 +154,32 @@ class Reserve:
         return self._free
 
 
-def _assemble(context: Context, deliveries: Deliveries, imap: Client, tls: ContextNow, hold: Hold) -> Parts:
+def _judging(context: Context, lookup: Lookup | None) -> Judging | None:
+    settings = context.settings
+    if settings.mail_checks == "off":
+        return None
+    return Judging(
+        context, SnapshotDirectory(settings.routing_dir), lookup or Resolver(settings.resolver),
+        gateways=default_gateways(), is_forwarder=lambda address: False, scanners=chosen(settings),
+    )  # fmt: skip
+
+
+def _assemble(
+    context: Context, deliveries: Deliveries, imap: Client, tls: ContextNow, hold: Hold, judging: Judging | None
+) -> Parts:
     settings = context.settings
     directory = SnapshotDirectory(settings.routing_dir)
     forwarder = Forwarder(context, directory.is_local)
     hints = Hints(imap)
-    courier = Courier(deliveries, forwarder, imap, hints, context.events, context.clock, settings.mail_domain)
+    scale = Scale.of(settings.junk_score, settings.reject_score)
+    personal = Personal(context, scale, judging.junk if judging is not None else None)
+    courier = Courier(
+        deliveries, forwarder, imap, hints, context.events, context.clock, settings.mail_domain, settings.hostname,
+        personal,
+    )  # fmt: skip
     gateways = default_gateways()
     gateway, reserve = Watch(gateways), Reserve(context)
-    outside = Intake(context, directory, deliveries, courier, forwarder, gateway, reserve, hold=hold)
+    outside = Intake(context, directory, deliveries, courier, forwarder, gateway, reserve, hold=hold, judging=judging)
     inside = Intake(context, directory, deliveries, courier, forwarder, gateway, reserve, inside=True)
     smtp = EngineConfig(
         hostname=settings.hostname,
