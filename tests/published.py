@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import warnings
 from pathlib import Path
 from types import ModuleType
 
@@ -51,7 +52,8 @@ def member(name: str, path: str) -> bytes:
 def module(name: str, path: str) -> ModuleType:
     """A module of a source distribution that is one file, imported without installing it."""
     made = ModuleType(Path(path).stem)
-    exec(compile(member(name, path), path, "exec"), made.__dict__)
+    with warnings.catch_warnings(action="ignore"):  # about its age
+        exec(compile(member(name, path), path, "exec"), made.__dict__)
     return made
 
 

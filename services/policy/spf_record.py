@@ -95,7 +95,7 @@ def _parse(text: bytes) -> Record:
                 _modifier(found[1].lower(), found[2], modifiers)
             else:
                 directives.append(_directive(term))
-        except (MacroError, AddressValueError) as error:
+        except MacroError as error:
             raise RecordError(f"{_shown(term)} is wrong: {_shown(str(error), 120)}") from None
     return Record(tuple(directives), modifiers.get("redirect", ()), modifiers.get("exp", ()))
 
@@ -136,13 +136,11 @@ def _directive(term: str) -> Directive:
             prefix4 = _prefix(cidr[2], 32)
             return Directive(term, result, name, _optional_target(cidr[1]), 0, prefix4, _prefix(cidr[3], 128))
         case "ip4":
-            address, prefix = _network(rest, 32)
-            return Directive(term, result, name, (), int(IPv4Address(address)), prefix)
+            network, prefix = _network(rest, IPv4Address, 32)
+            return Directive(term, result, name, (), network, prefix)
         case "ip6":
-            address, prefix = _network(rest, 128)
-            if "%" in address:  # Python's addresses may carry a zone; those of RFC 4291 §2.2 do not
-                raise MacroError("an IPv6 address has no zone here")
-            return Directive(term, result, name, (), int(IPv6Address(address)), 32, prefix)
+            network, prefix = _network(rest, IPv6Address, 128)
+            return Directive(term, result, name, (), network, 32, prefix)
         case _:
             raise RecordError(f"{_shown(term)} is no mechanism of SPF")
 
@@ -153,15 +151,20 @@ def _optional_target(text: str) -> MacroString:
     if not text.startswith(":"):
         raise MacroError("after its name only a colon and a domain, or a length such as /24 may stand")
     if _ADDRESS_LIKE.fullmatch(text[1:]):
-        raise MacroError("an address stands where a domain belongs; that would be ip4")
+        raise MacroError("an address stands where a domain belongs: that would be ip4")
     return domain_spec(text[1:])
 
 
-def _network(rest: str, bits: int) -> tuple[str, int]:
+def _network(rest: str, form: type[IPv4Address] | type[IPv6Address], bits: int) -> tuple[int, int]:
     found = _CIDR.fullmatch(rest[1:]) if rest.startswith(":") else None
     if found is None:
         raise MacroError(f"an address, and a length of 0 to {bits} after it, belong there")
-    return found[1], _prefix(found[2], bits)
+    try:
+        # Python's addresses may carry a zone; those of RFC 4291 §2.2 do not.
+        network = int(form("" if "%" in found[1] else found[1]))
+    except AddressValueError:
+        raise MacroError(f"{_shown(found[1])} is no {'IPv4' if bits == 32 else 'IPv6'} address") from None
+    return network, _prefix(found[2], bits)
 
 
 def _prefix(text: str | None, bits: int) -> int:

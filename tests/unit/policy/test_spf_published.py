@@ -1,4 +1,5 @@
-"""SPF against the published test suites: every case of rfc7208-tests.yml, in pyspf's source distribution.
+"""SPF against the published test suites: every case of rfc7208-tests.yml and of its predecessor for RFC 4408, both in
+pyspf's source distribution.
 
 The suite's `SPF` records stand for TXT records where a name has no TXT of its own, as its preface says; `TIMEOUT` is a
 zone that does not answer.
@@ -105,10 +106,11 @@ def run(case: Case) -> SpfResult:
 
 
 SUITE = list(cases("test/rfc7208-tests.yml"))
+OLD_SUITE = list(cases("test/rfc4408-tests.yml"))
 
 
-def test_the_suite_is_whole() -> None:
-    assert len(SUITE) == 203
+def test_the_suites_are_whole() -> None:
+    assert (len(SUITE), len(OLD_SUITE)) == (203, 191)
 
 
 @pytest.mark.parametrize("case", SUITE, ids=lambda case: case.name)
@@ -118,3 +120,9 @@ def test_rfc7208(case: Case) -> None:
     assert found.result == case.results[0], found
     if case.explanation is not None:
         assert found.explanation == ("" if case.explanation == "DEFAULT" else case.explanation), found
+
+
+@pytest.mark.parametrize("case", OLD_SUITE, ids=lambda case: case.name)
+def test_rfc4408(case: Case) -> None:
+    """Where it allows what the successor allows: RFC 7208 decided what RFC 4408 left open."""
+    assert run(case).result in case.results
