@@ -34,6 +34,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from services.message.arc import ArcResult
 from services.message.dkim_verify import DkimResult
 from services.policy.dmarc import DmarcResult
 from services.policy.spf import SpfResult
@@ -64,17 +65,18 @@ class Wishes:
 class Proofs:
     """What was found. `dmarc` None: it was not looked at (no author to look for).
 
-    `two_froms`: more than one From field. `unclear` is a sentence where From does not name one author.
-    `sealed_by`: the domain of a trusted ARC sealer that saw DMARC pass, "" for none. `client_known` False: SPF had
+    `arc` None: it has no chain. `two_froms`: more than one From field. `unclear` is a sentence where From does not name
+    one author, `vouched_by` one where a sealer that the owner trusts had seen it proven. `client_known` False: SPF had
     nobody to judge.
     """
 
     spf: SpfResult
     dkim: Sequence[DkimResult] = ()
     dmarc: DmarcResult | None = None
+    arc: ArcResult | None = None
     two_froms: bool = False
     unclear: str = ""
-    sealed_by: str = ""
+    vouched_by: str = ""
     client_known: bool = True
 
     @property
@@ -111,7 +113,7 @@ def worth(proofs: Proofs, wishes: Wishes) -> Worth:
         return Worth("reject", (Reason("two-froms", "it has more than one From field"),), True, TWO_FROMS)
     spf, spf_action = _spf(proofs, wishes)
     dmarc, dmarc_action = _dmarc(proofs, wishes)
-    reasons = [spf, *_dkim(proofs.dkim), *dmarc]
+    reasons = [spf, *_dkim(proofs.dkim), *dmarc, *_arc(proofs.arc)]
     if proofs.unclear:
         weight = 0.0 if proofs.proven else FROM_UNCLEAR
         reasons.append(Reason("from-unclear", proofs.unclear, weight))
@@ -211,9 +213,8 @@ def _dmarc(proofs: Proofs, wishes: Wishes) -> tuple[list[Reason], Action]:
     if dmarc.policy == "none":
         return [Reason(rule, f"DMARC: nothing proves that it is of {domain}", DMARC_FAIL_NONE)], "accept"
     text = f"DMARC: nothing proves that it is of {domain}, which asks for {dmarc.policy}"
-    if proofs.sealed_by:
-        sealed = Reason("arc-pass", f"ARC: {proofs.sealed_by}, which you trust, saw it proven")
-        return [Reason(rule, text), sealed], "accept"
+    if proofs.vouched_by:
+        return [Reason(rule, f"{text}; but {proofs.vouched_by} (ARC)")], "accept"
     action: Action = {
         "junk": "junk",
         "reject": "reject",
@@ -221,6 +222,15 @@ def _dmarc(proofs: Proofs, wishes: Wishes) -> tuple[list[Reason], Action]:
         "honor": "reject" if dmarc.policy == "reject" else "junk",
     }.get(wishes.dmarc_fail, "accept")
     return [Reason(rule, text, wishes.junk if action != "accept" else 0.0)], action
+
+
+def _arc(arc: ArcResult | None) -> Iterator[Reason]:
+    if arc is None or arc.result == "none":
+        return
+    if arc.result == "pass":
+        yield Reason("arc-pass", f"ARC: the chain holds, sealed by {' '.join(arc.sealers[-5:])}")
+    else:
+        yield Reason("arc-fail", f"ARC: the chain does not hold: {arc.problem}")
 
 
 def _dmarc_reply(proofs: Proofs) -> Reply:

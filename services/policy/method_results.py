@@ -23,7 +23,17 @@ def results(proofs: Proofs, *, sender: str, helo: str, client: str, name: PeerNa
         _spf(proofs, sender, helo),
         *([_dkim(each) for each in proofs.dkim] or [MethodResult("dkim", "none")]),
         *_dmarc(proofs),
+        *_arc(proofs),
     ]
+
+
+def _arc(proofs: Proofs) -> Iterator[MethodResult]:
+    """RFC 8617 §10.1: the method arc, and since which set the message is unchanged."""
+    arc = proofs.arc
+    if arc is None:
+        return
+    about = (("header.oldest-pass", str(arc.oldest_pass)),) if arc.result == "pass" else ()
+    yield MethodResult("arc", arc.result, arc.problem, about)
 
 
 def _iprev(client: str, name: PeerName | None) -> Iterator[MethodResult]:
@@ -31,8 +41,7 @@ def _iprev(client: str, name: PeerName | None) -> Iterator[MethodResult]:
     if name is None or not client:
         return
     result = "pass" if name.confirmed else "temperror" if name.temporary else "fail"
-    said = f" ({name.confirmed})" if name.confirmed else ""
-    yield MethodResult("iprev", result, "" if name.confirmed else name.problem, (("policy.iprev", client + said),))
+    yield MethodResult("iprev", result, "" if name.confirmed else name.problem, (("policy.iprev", client),))
 
 
 def _spf(proofs: Proofs, sender: str, helo: str) -> MethodResult:

@@ -1,8 +1,8 @@
 """Judging one message from outside: what is asked and looked at for it, from MAIL to the final dot, in that order.
 
 Called by `intake` at each stage; `policy/` decides. DNS is asked by `evidence` in the background, so that its time goes
-by while the peer sends; only greylisting and the final dot wait for an answer, `evidence.SECONDS` at the most. Bodies
-are hashed and read where they lie: small ones here, large ones in a thread.
+by while the peer sends; only greylisting and the final dot wait for an answer, `evidence.SECONDS` at the most. What the
+message itself proves is `proofs`.
 
 A peer that the owner trusts to hand on mail is not judged itself: its client is, which it names by XCLIENT or
 XFORWARD, or in its Received field. Where neither says who it was, or all peers arrive from one gateway, there is nobody
@@ -12,25 +12,20 @@ to ask DNS about: then SPF says nothing, and nobody is greylisted or counted.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from services.directory.lookup import Directory, DirectoryUnavailable
 from services.message import authentication_results
 from services.message.authentication_results import MethodResult
-from services.message.dkim_verify import DkimResult, hash_body, signatures, verify, wanted_bodies
-from services.message.from_domain import from_domains
-from services.message.headers import find_all
 from services.message.received_from import origin
 from services.policy import authenticity, method_results
 from services.policy.authenticity import Proofs, Worth
-from services.policy.dmarc import DmarcResult, check_authors
 from services.policy.dnsbl import block_lists
 from services.policy.intake import Found
 from services.policy.networks import in_the_house
 from services.policy.rates import RateLimits, Rates
 from services.policy.score import Scale
-from services.policy.spf import SpfResult
 from services.policy.verdict import Reason
 from services.protocol.smtp_true_client import Client
 from services.runtime.dns import Lookup, Recorded
@@ -38,18 +33,15 @@ from services.runtime.events import Json
 from services.runtime.process import Context
 from services.runtime.values import WrongSetting
 from services.smtp.session import Envelope, Session
-from services.smtp_in.evidence import SECONDS, Inquirer, Inquiry
+from services.smtp_in.evidence import Inquirer, Inquiry
 from services.smtp_in.greylisting import Greylist
 from services.smtp_in.junk_judge import MOST_OCTETS, Judged, JunkJudge
+from services.smtp_in.proofs import IN_A_THREAD, prove
 from services.smtp_in.scanners.finding import Finding, Letter, Scanner
 from services.storage.delivery import Incoming
 
-# Hashing or reading this much takes milliseconds, in which nobody else of the process would be served.
-IN_A_THREAD = 65_536
 _MOST_QUESTIONS = 40  # in the record of one message
 _MOST_SHARE = 2.0  # a scanner's score, in its own thresholds, that counts
-
-UNKNOWN_CLIENT = SpfResult("none", "", "mfrom", problem="whom the mail comes from is not known, so SPF says nothing")
 
 
 @dataclass(slots=True)
@@ -118,6 +110,9 @@ class Judging:
                 return False
 
         self.scale = Scale.of(settings.junk_score, settings.reject_score)
+        self._sealers = frozenset(
+            name.lower().rstrip(".") for each in settings.arc_sealers.split(",") if (name := each.strip())
+        )
         self._wishes = authenticity.Wishes(settings.spf_fail, settings.dmarc_fail, self.scale.junk)
         self._inquirer = Inquirer(lookup, context.bug, settings.hostname, is_local, lists, context.clock)
         self._rates = Rates(RateLimits(settings.rate_per_address, settings.rate_per_network, settings.rate_per_sender))
@@ -185,7 +180,7 @@ class Judging:
         self._find_client(case, session, header)
         scanning = [asyncio.ensure_future(each.scan(_letter(case, envelope, body))) for each in self._scanners]
         asked = case.inquiry.about_sender if case.inquiry is not None else Recorded(self._inquirer.lookup)
-        proofs = await self._proofs(case, header, body, asked)
+        proofs = await prove(self._inquirer, case.inquiry, header, body, self._sealers, asked)
         reasons = list(await case.inquiry.client_reasons()) if case.inquiry is not None else []
         read = await self._read(body, proven=proofs.vouched) if self.junk is not None else None
         if read is not None:
@@ -225,37 +220,6 @@ class Judging:
         if found.client is not None:
             case.client = replace(found.client, via="received")
             case.inquiry = session.notes = self._inquirer.begin(case.client, case.sender)
-
-    async def _proofs(self, case: Case, header: bytes, body: Incoming, asked: Recorded) -> Proofs:
-        authors = from_domains(header)
-        two_froms = len(find_all(header, b"From")) > 1
-        deadline = asyncio.get_running_loop().time() + SECONDS
-        dkim = await self._dkim(header, body, asked, deadline)
-        spf = await case.inquiry.spf() if case.inquiry is not None else UNKNOWN_CLIENT
-        dmarc: DmarcResult | None = None
-        if authors.domains:
-            dmarc = await self._inquirer.settled(
-                check_authors(authors, spf, dkim), asked, deadline,
-                lambda problem: DmarcResult("temperror", from_domain=authors.domains[0], problem=problem), "DMARC",
-            )  # fmt: skip
-        return Proofs(spf, dkim, dmarc, two_froms, authors.problem, client_known=case.client is not None)
-
-    async def _dkim(self, header: bytes, body: Incoming, asked: Recorded, deadline: float) -> list[DkimResult]:
-        found = signatures(header)
-        if not found:
-            return []
-        hashes = {}
-        if forms := wanted_bodies(found):
-            if body.in_file or body.size > IN_A_THREAD:
-                hashes = await asyncio.to_thread(hash_body, _after_header(body, header), forms)
-            else:
-                hashes = hash_body(_after_header(body, header), forms)
-        return await self._inquirer.settled(
-            verify(found, header, hashes, now=self._context.clock()), asked, deadline,
-            lambda problem: [
-                DkimResult("temperror", each.domain, each.selector, problem=problem) for each in found
-            ], "DKIM",
-        )  # fmt: skip
 
     async def _read(self, body: Incoming, *, proven: bool) -> Judged | None:
         assert self.junk is not None
@@ -309,14 +273,3 @@ def _letter(case: Case, envelope: Envelope, body: Incoming) -> Letter:
         body.size, body.in_file, body.chunks, envelope.trace, client.address if client else "",
         client.helo if client else "", case.sender, tuple(envelope.rcpt_tos),
     )  # fmt: skip
-
-
-def _after_header(body: Incoming, header: bytes) -> Iterator[bytes]:
-    """The body without its header and the empty line behind it."""
-    skip = len(header) + 2
-    for chunk in body.chunks():
-        if skip >= len(chunk):
-            skip -= len(chunk)
-        else:
-            yield chunk[skip:] if skip else chunk
-            skip = 0

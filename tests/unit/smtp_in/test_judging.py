@@ -271,7 +271,7 @@ def test_a_junk_mailbox_that_is_gone_costs_no_message(tmp_path: Path) -> None:
 
 def test_dns_that_never_answers_holds_nobody_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("services.smtp_in.evidence.SECONDS", 0.05)
-    monkeypatch.setattr("services.smtp_in.judging.SECONDS", 0.05)
+    monkeypatch.setattr("services.smtp_in.proofs.SECONDS", 0.05)
 
     async def silent(*_: object) -> list[str]:
         await asyncio.sleep(3600)
@@ -336,7 +336,7 @@ def test_a_peer_that_goes_leaves_no_question_behind(tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.parametrize(
-    "broken", ["services.policy.spf.check", "services.smtp_in.judging.verify", "services.smtp_in.judging.check_authors"]
+    "broken", ["services.policy.spf.check", "services.smtp_in.proofs.verify", "services.smtp_in.proofs.check_authors"]
 )
 def test_a_fault_of_ours_in_a_check_decides_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
