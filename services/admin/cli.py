@@ -15,6 +15,7 @@ from typing import Any
 
 from services.admin import cli_directory as directory
 from services.admin import cli_explain as explained
+from services.admin import cli_junk as junk
 from services.admin import cli_mail as mail
 from services.admin import cli_update as update
 from services.admin.cli_client import ADMIN_DIR, Client, Failed, Output, Usage, plain
@@ -79,6 +80,7 @@ def parser() -> argparse.ArgumentParser:
     _add_accounts(nouns)
     _add_aliases_and_domains(nouns)
     _add_mail(nouns)
+    _add_junk(nouns)
     _add_updates(nouns)
     return nouns.parser
 
@@ -188,6 +190,28 @@ def _add_mail(nouns: _Nouns) -> None:
     nouns.verb(verbs, "del", mail.ban_del, "lift a ban").add_argument("key", help="an address or an account")
     nouns.command("status", mail.status, "whether mail flows, and how each service is (exit 1: it does not)")
     nouns.command("first-login", mail.first_login, "the first administrator's password, until it is changed")
+
+
+def _add_junk(nouns: _Nouns) -> None:
+    verbs = nouns.noun("junk", "the junk filter: what it has learned, and how well it would do")
+    words = "try the filter on your own mail: train it with the oldest, judge the rest, and print what came out"
+    trial = nouns.verb(verbs, "evaluate", junk.evaluate, words)
+    trial.add_argument("ham", metavar="HAM", help="good mail: an mbox file, a Maildir, or a folder of messages")
+    trial.add_argument("spam", metavar="SPAM", help="junk mail, the same")
+    trial.add_argument(
+        "--trained", type=_number, default=500, metavar="N", help="sort so many first, half of each kind (default 500)"
+    )
+    trial.add_argument("--threshold", type=float, default=5.0, metavar="SCORE", help="junk from this score on (5.0)")
+    trial.add_argument("--missed", action="store_true", help="also list the junk that was missed")
+    status = nouns.verb(verbs, "status", junk.status, "how much an account has sorted, and how old its model is")
+    status.add_argument("account", nargs="?", help="default: all")
+
+
+def _number(text: str) -> int:
+    number = int(text) if text.isascii() and text.isdigit() and len(text) < 8 else -1
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number")
+    return number
 
 
 def _add_updates(nouns: _Nouns) -> None:

@@ -18,14 +18,21 @@ from itertools import pairwise
 
 from services.policy.verdict import Reason
 
-# Robinson's s and x: how many messages the belief in 0.5 for an unknown token is worth.
-_STRENGTH, _UNKNOWN = 0.45, 0.5
-# Tokens nearer to 0.5 than this are no evidence.
-_LEAST_DEVIATION = 0.1
-# The most telling tokens of a message; a long letter must not weigh more than a short one.
-_MOST_CLUES = 150
+# Robinson's s and x: how many messages the belief in 0.5 for an unknown token is worth. With his own 0.45 words that
+# were seen once decide: 1.5 to 3 % more of 1,250 junk messages were missed, and more good mail came near to junk.
+_STRENGTH, _UNKNOWN = 1.6, 0.5
+# Tokens nearer to 0.5 than this are no evidence; those that one message had (0.69 or 0.31) just are not.
+_LEAST_DEVIATION = 0.2
+# The most telling tokens of a message; a long letter must not weigh more than a short one. With 150 a short offer
+# behind a pasted page is missed more often (1 to 2 % of junk), with 15 one word decides.
+_MOST_CLUES = 40
 # Messages of both kinds that must have been sorted before counts mean anything: below, rules and reputation decide.
 LEAST_TRAINED = 20
+# From so many of both kinds on it is believed in full; before, in part, so that it decides alone from about 65 on. With
+# 50 of each, 17 of 3,450 good messages came out above 0.9; with 250, none or one.
+FULLY_TRAINED = 100
+# "ok" from an address nobody knows: what is known of it is how it was sent, and that is not enough for a verdict.
+_FEW_CLUES = 8
 # A writing (Chinese, Japanese, Korean) of which no good mail was ever seen: until so many junk messages in it were
 # sorted, that it is junk is a prejudice.
 _WRITING_KNOWN = 30
@@ -33,7 +40,7 @@ _WRITING_KNOWN = 30
 # Indicator to points, straight between.
 _POINTS = (
     (0.0, -4.0), (0.01, -3.0), (0.1, -1.5), (0.3, 0.0), (0.5, 0.0),
-    (0.8, 1.0), (0.9, 2.5), (0.95, 5.0), (0.99, 5.5), (1.0, 6.0),
+    (0.7, 2.0), (0.9, 5.0), (0.99, 5.7), (1.0, 6.0),
 )  # fmt: skip
 
 # Reputation: what the account itself did with a sender outweighs a doubt, not a certainty; only where the sender is
@@ -55,33 +62,45 @@ class Trained:
     cjk_good: int = 0
 
     @property
+    def belief(self) -> float:
+        """The part in which counts are believed, up to 1."""
+        return min(1.0, 0.6 + 0.4 * min(self.junk, self.good) / FULLY_TRAINED)
+
+    @property
     def enough(self) -> bool:
         """True once counts may be used."""
         return self.junk >= LEAST_TRAINED and self.good >= LEAST_TRAINED
 
 
-def indicator(counts: Iterable[tuple[int, int]], trained: Trained) -> float:
-    """0 (good) to 1 (junk), 0.5 where nothing is known. `counts`: (junk, good) messages that had each token."""
+def indicator(counts: Iterable[tuple[int, int]], trained: Trained) -> tuple[float, int]:
+    """0 (good) to 1 (junk), 0.5 where nothing is known; and by how many clues.
+
+    `counts`: (junk, good) messages that had each token.
+    """
     if not trained.junk or not trained.good:
-        return 0.5
+        return 0.5, 0
     clues: list[float] = []
+    # Where far more of one kind was sorted, a message of it is worth less: else the words of 2,000 good messages, met
+    # once each, outweigh those of 250 junk ones (10 % of junk was missed by that).
+    fewer = min(trained.junk, trained.good)
+    junk_worth, good_worth = fewer / trained.junk, fewer / trained.good
     for junk, good in counts:
-        seen = junk + good
-        if seen <= 0:
+        if junk + good <= 0:
             continue
+        seen = junk * junk_worth + good * good_worth
         in_junk, in_good = min(junk / trained.junk, 1.0), min(good / trained.good, 1.0)
         share = in_junk / (in_junk + in_good)
         belief = (_STRENGTH * _UNKNOWN + seen * share) / (_STRENGTH + seen)
         if abs(belief - 0.5) >= _LEAST_DEVIATION:
             clues.append(belief)
     if not clues:
-        return 0.5
+        return 0.5, 0
     if len(clues) > _MOST_CLUES:
         clues.sort(key=lambda belief: -abs(belief - 0.5))
         del clues[_MOST_CLUES:]
     against_good = _chi2(-2.0 * sum(math.log(1.0 - belief) for belief in clues), len(clues))
     against_junk = _chi2(-2.0 * sum(math.log(belief) for belief in clues), len(clues))
-    return (1.0 + (1.0 - against_good) - (1.0 - against_junk)) / 2.0
+    return (1.0 + (1.0 - against_good) - (1.0 - against_junk)) / 2.0, len(clues)
 
 
 def _chi2(value: float, half: int) -> float:
@@ -106,8 +125,10 @@ def bayes(counts: Iterable[tuple[int, int]], trained: Trained, *, cjk: bool) -> 
     """What the account's own sorting says of a message; None while too little was sorted. `cjk`: how it is written."""
     if not trained.enough:
         return None
-    found = indicator(counts, trained)
-    points = weight(found)
+    found, clues = indicator(counts, trained)
+    points = weight(found) * trained.belief
+    if points > 0:
+        points *= min(1.0, clues / _FEW_CLUES)
     if cjk and points > 0 and not trained.cjk_good and trained.cjk_junk < _WRITING_KNOWN:
         # English mail was sorted, and now the first Chinese letter comes: what is known of it is how it is written.
         points = min(points, 2.0)

@@ -43,7 +43,7 @@ _IPV4 = re.compile(r"\d{1,3}(?:\.\d{1,3}){3}|0x[0-9a-f]{8}|\d{8,10}")
 _OWN_NETWORK = re.compile(r"127\.|10\.|192\.168\.|172\.(?:1[6-9]|2\d|3[01])\.")
 _SHOUT = re.compile(r"!\s?!|\${2,}|[!?]{3,}")
 _PADDED = re.compile(r"\s{6,}\S{3,}$")
-_MOST_PHRASES = 4.0
+_MOST_PHRASES = 6.0
 
 
 def reasons(reading: Reading) -> list[Reason]:
@@ -55,7 +55,7 @@ def reasons(reading: Reading) -> list[Reason]:
 
 def _from(reading: Reading) -> Iterator[Reason]:
     if not reading.from_address:
-        yield Reason("junk-no-sender", "From names no address", 2.0)
+        yield Reason("junk-no-sender", "From names no address", 1.0)
         return
     domain = domain_of(reading.from_address)
     shown = _ADDRESS.search(reading.from_name)
@@ -70,8 +70,8 @@ def _from(reading: Reading) -> Iterator[Reason]:
 
 def _fields(reading: Reading) -> Iterator[Reason]:
     for name, points, text in (
-        (b"date", 0.8, "it has no date"),
-        (b"message-id", 0.5, "it has no Message-ID"),
+        (b"date", 0.3, "it has no date"),
+        (b"message-id", 0.2, "it has no Message-ID"),
     ):
         if name not in reading.fields:
             yield Reason(f"junk-no-{name.decode()}", text, points)
@@ -118,7 +118,13 @@ def _links(reading: Reading) -> Iterator[Reason]:
             yield Reason("junk-link-other", "a link shows another address than the one it leads to", 0.6)
             break
     words = len(reading.text.split())
-    if reading.pictures and reading.markup and words < 12 and len(reading.text) < 80 and not reading.attachments:
+    if (
+        reading.pictures
+        and "text/html" in reading.types
+        and words < 12
+        and len(reading.text) < 80
+        and not reading.attachments
+    ):
         yield Reason("junk-picture", "it is a picture and hardly any words", 0.8)
     if reading.forms:
         yield Reason("junk-form", "it has a form to fill in", 0.8)
@@ -137,9 +143,11 @@ def _attachments(reading: Reading) -> Iterator[Reason]:
 
 
 def _phrases(reading: Reading) -> Iterator[Reason]:
-    room = _MOST_PHRASES
+    # Members of a list talk of such mail, and whoever sends it to a list had to pass that list's filter.
+    share = 0.5 if reading.list_id else 1.0
+    room = _MOST_PHRASES * share
     for kind in spoken_of(f"{reading.subject}\n{reading.text}"):
-        points = min(kind.points, room)
+        points = min(kind.points * share, room)
         room -= points
         if points > 0:
             yield Reason("junk-phrase", f"it speaks of {kind.name}", points)
