@@ -25,6 +25,7 @@ from services.runtime.internal_http import Request, Response, Routes, serve_http
 from services.runtime.process import Context
 from services.runtime.values import Settings
 from services.smtp_in import room as smtp_in_room
+from services.storage.personal import RULES, publish
 from services.storage.provision import provision
 from tests.certificates import issue
 from tests.remote import Remote
@@ -176,6 +177,7 @@ class ReceivingRoom:
         routes = Routes()
         routes.add("POST", "/v1/hint", self._hint, allow=("smtp-in",))
         routes.add("POST", "/v1/provision", self._provision, allow=("smtp-in",))
+        routes.add("POST", "/v1/mailbox", self._mailbox, allow=("smtp-in",))
         self._imap = await serve_http(
             Context("imap", Settings(), self.events, self.secrets, Health("imap")), routes, at
         )
@@ -251,6 +253,19 @@ class ReceivingRoom:
     async def _hint(self, request: Request) -> Response:
         self.hints += request.json()["items"]
         return Response.of({})
+
+    def rules(self, account: str, script: str) -> None:
+        """The account's rules, as imap publishes them."""
+        publish(str(self.folder / "personal"), account, RULES, script.encode())
+
+    async def _mailbox(self, request: Request) -> Response:
+        asked = request.json()
+        local, _, domain = asked["address"].partition("@")
+        if not self.provisions:
+            return Response.error(503, "not now")
+        for name in ("cur", "new", "tmp"):
+            (self.mail / domain / local / f".{asked['mailbox']}" / name).mkdir(parents=True)
+        return Response.of({"made": True})
 
     async def _provision(self, request: Request) -> Response:
         address = request.json()["address"]

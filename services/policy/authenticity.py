@@ -85,6 +85,13 @@ class Proofs:
         return self.dmarc is not None and self.dmarc.result == "pass"
 
     @property
+    def forged(self) -> bool:
+        """The sender is probably not who wrote: SPF says so, and nothing proves From; or DMARC fails."""
+        if self.proven:
+            return False
+        return self.spf.result == "fail" or (self.dmarc is not None and self.dmarc.result == "fail")
+
+    @property
     def vouched(self) -> bool:
         """The same without asking what the domain has published: SPF or DKIM passes for From's domain."""
         if self.proven or self.dmarc is None or self.dmarc.result == "fail":

@@ -191,6 +191,12 @@ def not_forwarded(trace: str) -> Reply:
     return Reply(550, "5.7.1", f"{trace} cannot be forwarded to where this address leads")
 
 
+def rejected_by_rules(text: str) -> Reply:
+    """550 in the words of the recipient's own rules (RFC 5429 §2.1); letters beyond ASCII have no place in a reply."""
+    said = " ".join("".join(each if " " <= each <= "~" else "?" if each > "~" else " " for each in text).split())
+    return Reply(550, "5.7.1", said[:400] or "the recipient does not want this message")
+
+
 def chunk_taken(octets: int) -> Reply:
     """250 to a BDAT that is not the last: nothing is durable yet."""
     return Reply(250, "2.0.0", f"{octets} octets received")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from typing import TYPE_CHECKING, Protocol
 
 from services.message import vacation as message
@@ -44,6 +45,7 @@ class Answers:
         """Nothing is opened yet."""
         self._context, self._deliveries, self._outlet, self._directory = context, deliveries, outlet, directory
         self._store: VacationStore | None = None
+        self._opening = threading.Lock()
 
     async def answer(self, account: str, mail: RulesMail, seen: Mail, action: Vacation) -> list[Reason]:
         """Answer the sender if that is due; what was done, and why not."""
@@ -98,9 +100,10 @@ class Answers:
             raise Unavailable(str(error)) from error
 
     def _opened(self) -> VacationStore:
-        if self._store is None:
-            self._store = VacationStore(os.path.join(self._context.settings.room_dir, FILE))
-        return self._store
+        with self._opening:
+            if self._store is None:
+                self._store = VacationStore(os.path.join(self._context.settings.room_dir, FILE))
+            return self._store
 
     def close(self) -> None:
         """Let go of the file."""

@@ -108,8 +108,9 @@ class Courier:
                 return [replies.not_delivered(mail.trace)] * len(mail.destinations)
         # RFC 5321 §4.4: at the final delivery there is one Return-Path, ours. A forward keeps what it came with.
         _changed(mail, header, claims.without_return_path(header))
-        failed = await self._commit(mail, trace_line, refused)
-        return [self._reply(mail, each, refused, failed) for each in mail.destinations]
+        rejected: dict[str, str] = {}
+        failed = await self._commit(mail, trace_line, refused, rejected)
+        return [self._reply(mail, each, refused, failed, rejected) for each in mail.destinations]
 
     async def _forward(self, mail: Mail, trace_line: bytes) -> dict[str, Refusal]:
         """Hand over all forwards; those that smtp-out did not take."""
@@ -148,22 +149,24 @@ class Courier:
                 recipient=destination.recipient, remote=address, reason=reason,
             )  # fmt: skip
 
-    async def _commit(self, mail: Mail, trace_line: bytes, refused: dict[str, Refusal]) -> set[str]:
+    async def _commit(
+        self, mail: Mail, trace_line: bytes, refused: dict[str, Refusal], rejected: dict[str, str]
+    ) -> set[str]:
         """Write the local copies of every destination whose forwards are not to be tried again; accounts that failed.
 
-        Two names that lead to one account make one copy.
+        Two names that lead to one account make one copy. `rejected` is filled: accounts whose rules refuse it, and how.
         """
         wanted: dict[str, str] = {}
         for destination in mail.destinations:
             if not any(address in refused and not refused[address].permanent for address in destination.forwards):
                 for account in destination.accounts:
                     wanted.setdefault(account, destination.recipient)
-        failed = await self._write(mail, trace_line, wanted)
+        failed = await self._write(mail, trace_line, wanted, rejected)
         missing = {account: wanted[account] for account, error in failed.items() if isinstance(error, MailboxMissing)}
         if missing and await self._provisioned(mail, missing):
             for account in missing:
                 del failed[account]
-            failed.update(await self._write(mail, trace_line, missing))
+            failed.update(await self._write(mail, trace_line, missing, rejected))
         for account, error in failed.items():
             self._events.emit(
                 "delivered", mail.trace, outcome="defer", conn=mail.conn, account=account, recipient=wanted[account],
@@ -171,15 +174,22 @@ class Courier:
             )  # fmt: skip
         return set(failed)
 
-    async def _write(self, mail: Mail, trace_line: bytes, wanted: dict[str, str]) -> dict[str, Exception]:
+    async def _write(
+        self, mail: Mail, trace_line: bytes, wanted: dict[str, str], rejected: dict[str, str]
+    ) -> dict[str, Exception]:
         """Commit copies for `wanted` (account → recipient); account → error where it failed."""
         copies: dict[tuple[str, str], tuple[Copy, Plan, bytes]] = {}
         for account, recipient in wanted.items():
             envelope = _envelope_lines(mail, account, recipient)
-            rules_mail = RulesMail(mail.trace, mail.sender, recipient, mail.body, envelope + trace_line)
+            rules_mail = RulesMail(
+                mail.trace, mail.sender, recipient, mail.body, envelope + trace_line, trace_line, mail.smtputf8,
+                refusable=_answers_alone(mail), forged=mail.judgement is not None and mail.judgement.proofs.forged,
+            )  # fmt: skip
             # Where nobody judged, there are no points that an account could add its own to.
             settled = mail.settled or (mail.junk and mail.judgement is None)
             plan = await self._personal.plan(account, rules_mail, mail.judgement, settled=settled)
+            if plan.refusal:
+                rejected[account] = plan.refusal
             before = envelope + (_junk_line(plan) if mail.judgement is not None else b"") + trace_line
             for copy in plan.copies:
                 copies[account, copy.mailbox] = (copy, plan, before)
@@ -203,11 +213,11 @@ class Courier:
         """Commit these copies, by account and mailbox; the errors of those that failed."""
         delivery = self._deliveries.begin(mail.trace, once=mail.once)
         failed: dict[tuple[str, str], Exception] = {}
-        for (account, mailbox), (_, _, before) in copies.items():
+        for (account, mailbox), (copy, _, before) in copies.items():
             # The key of exactly-once: a second copy of the same message in another mailbox is another delivery.
             address = account if mailbox in (INBOX, JUNK) else f"{account}\0{mailbox}"
             try:
-                await delivery.add_recipient(address, account, before, mailbox)
+                await delivery.add_recipient(address, account, before, mailbox, copy.flags)
             except StorageError as error:
                 failed[account, mailbox] = error
         await delivery.body(mail.body)
@@ -226,7 +236,7 @@ class Courier:
         self, mail: Mail, account: str, recipient: str, plan: Plan, mailbox: str, *, again: bool = False
     ) -> None:
         reason = "it was there already" if again else telling(plan.reasons)
-        outcome = "junk" if plan.junk else "accept"
+        outcome = "junk" if plan.junk else "reject" if plan.refusal else "accept"
         more: dict[str, Json] = {}
         if plan.reasons:
             more = {"score": plan.score, "reasons": facts(plan.reasons)}
@@ -248,13 +258,30 @@ class Courier:
             return False
         return True
 
-    def _reply(self, mail: Mail, destination: Destination, refused: dict[str, Refusal], failed: set[str]) -> Reply:
+    def _reply(
+        self,
+        mail: Mail,
+        destination: Destination,
+        refused: dict[str, Refusal],
+        failed: set[str],
+        rejected: dict[str, str],
+    ) -> Reply:
         refusals = [refused[address] for address in destination.forwards if address in refused]
         if any(not refusal.permanent for refusal in refusals) or failed.intersection(destination.accounts):
             return replies.not_delivered(mail.trace)
         if refusals and len(refusals) == len(destination.forwards) and not destination.accounts:
             return replies.not_forwarded(mail.trace)
+        if any(account in rejected for account in destination.accounts):
+            return replies.rejected_by_rules(next(rejected[one] for one in destination.accounts if one in rejected))
         return replies.delivered(mail.trace)
+
+
+def _answers_alone(mail: Mail) -> bool:
+    """Whether each account's word can be its recipient's reply: by LMTP each has its own (RFC 2033 §4.2), by SMTP there
+    is one for all. Not where the message has gone elsewhere too."""
+    alone = all(len(each.accounts) == 1 and not each.forwards for each in mail.destinations)
+    different = len({each.accounts for each in mail.destinations}) == len(mail.destinations)
+    return alone and different and (mail.once or len(mail.destinations) == 1)
 
 
 def _envelope_lines(mail: Mail, account: str, recipient: str) -> bytes:

@@ -40,12 +40,25 @@ class Copy:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Where an account's copies go, and why. No copies: the account's rules wanted none kept here."""
+    """Where an account's copies go, and why. No copies: the account's rules wanted none kept here.
+
+    `refusal`: they refuse it, in these words; asked for where the account is the only recipient (RFC 5429 §2.1).
+    """
 
     copies: tuple[Copy, ...] = (Copy(),)
     junk: bool = False
     score: float = 0.0
     reasons: tuple[Reason, ...] = ()
+    refusal: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What an account's rules want: as in `Plan`."""
+
+    copies: tuple[Copy, ...]
+    reasons: tuple[Reason, ...] = ()
+    refusal: str = ""
 
 
 class AccountFilter(Protocol):
@@ -57,20 +70,28 @@ class AccountFilter(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RulesMail:
-    """What an account's rules are given of a message. `sender` is "" for the null sender."""
+    """What an account's rules are given of a message. `sender` is "" for the null sender.
+
+    `before` are the header lines that we put before it, `trace_line` those of them that go with a copy sent on.
+    `refusable`: the sender waits for this account's word alone. `forged`: SPF or DMARC failed.
+    """
 
     trace: str
     sender: str
     recipient: str
     body: Incoming
-    before: bytes  # the header lines that we put before it
+    before: bytes
+    trace_line: bytes = b""
+    smtputf8: bool = False
+    refusable: bool = False
+    forged: bool = False
 
 
 class Rules(Protocol):
     """The rules of accounts."""
 
-    async def plan(self, account: str, mail: RulesMail) -> tuple[tuple[Copy, ...], tuple[Reason, ...]] | None:
-        """The copies that the account's rules want and what they did beside; None: it has no rules."""
+    async def plan(self, account: str, mail: RulesMail) -> Wanted | None:
+        """What the account's rules want; what they send on and whom they answer is done. None: it has no rules."""
 
 
 class Personal:
@@ -99,8 +120,7 @@ class Personal:
             return Plan(score=score, reasons=(*reasons, Reason("sieve-failed", text)))
         if wanted is None:
             return Plan(score=score, reasons=tuple(reasons))
-        copies, did = wanted
-        return Plan(copies, False, score, (*reasons, *did))
+        return Plan(wanted.copies, False, score, (*reasons, *wanted.reasons), wanted.refusal)
 
     def _reasons(self, account: str, judgement: Judgement | None) -> Sequence[Reason]:
         if self._junk is None or judgement is None or judgement.read is None:

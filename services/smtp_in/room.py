@@ -29,12 +29,14 @@ from services.runtime.values import MIB
 from services.smtp.engine import Engine
 from services.smtp.gateway import Watch
 from services.smtp.handler import EngineConfig
+from services.smtp_in.answers import Answers
 from services.smtp_in.deliver import Courier
 from services.smtp_in.forward import Forwarder
 from services.smtp_in.hints import Hints
 from services.smtp_in.intake import Intake
 from services.smtp_in.judging import Judging
 from services.smtp_in.personal import Personal
+from services.smtp_in.rules import AccountRules
 from services.smtp_in.scanners.choice import chosen
 from services.storage.delivery import Deliveries, disk_reserve
 
@@ -86,6 +88,7 @@ async def serve(context: Context, lookup: Lookup | None = None) -> None:
         if judging is not None:
             await judging.close()
         await deliveries.close()
+        parts.answers.close()
         imap.close()
 
 
@@ -101,6 +104,7 @@ class Parts:
     inside: Intake
     smtp: EngineConfig
     lmtp: EngineConfig
+    answers: Answers
 
     async def status(self, request: Request) -> Response:
         """GET /v1/status."""
@@ -172,7 +176,9 @@ def _assemble(
     forwarder = Forwarder(context, directory.is_local)
     hints = Hints(imap)
     scale = Scale.of(settings.junk_score, settings.reject_score)
-    personal = Personal(context, scale, judging.junk if judging is not None else None)
+    answers = Answers(context, deliveries, forwarder, directory)
+    rules = AccountRules(context, deliveries, forwarder, imap, answers)
+    personal = Personal(context, scale, judging.junk if judging is not None else None, rules)
     courier = Courier(
         deliveries, forwarder, imap, hints, context.events, context.clock, settings.mail_domain, settings.hostname,
         personal,
@@ -220,4 +226,4 @@ def _assemble(
         events=context.events,
         bug=context.bug,
     )
-    return Parts(context, directory, gateway, hints, outside, inside, smtp, lmtp)
+    return Parts(context, directory, gateway, hints, outside, inside, smtp, lmtp, answers)

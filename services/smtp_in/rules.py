@@ -8,8 +8,8 @@ interpreter is `policy/sieve`; it runs in a thread, since a script may take a se
     keep, fileinto   copies with their flags, for `deliver` to write; a mailbox that :create names is asked of imap
     discard          no copy, with a reason in the record
     redirect         handed to smtp-out, as forwards are: SRS, loops cut, a number a day
-    reject           refused while the sender waits, where the account is the only recipient; else kept (RFC 5429 §2.1.1:
-                     a letter to whoever the sender claims to be is back-scatter)
+    reject           refused while the sender waits, where the account is the only recipient; else kept (RFC 5429 §2.1:
+                     a letter to whoever the sender claims to be would be back-scatter)
     vacation         `answers`
 
 **Whatever fails, the message is kept**: a script that cannot run, a redirect that smtp-out does not take, a mailbox
@@ -19,7 +19,6 @@ that cannot be made all end in INBOX with a reason.
 from __future__ import annotations
 
 import asyncio
-
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
@@ -37,6 +36,8 @@ from services.smtp_in.answers import Answers
 from services.smtp_in.forward import Refusal
 from services.smtp_in.personal import Copy, RulesMail, Wanted
 from services.storage.delivery import INBOX, Deliveries, Incoming
+from services.storage.errors import BadName
+from services.storage.folder_names import canonical
 from services.storage.personal import RULES, Buffer, Reader
 from services.storage.scripts import MOST_OCTETS
 from services.storage.vacation_store import Unavailable
@@ -86,7 +87,9 @@ class AccountRules:
         """`answers` sends vacation replies and counts what is sent on."""
         self._context, self._deliveries, self._outlet, self._imap = context, deliveries, outlet, imap
         self._answers = answers
-        self._scripts: Reader[Script] = Reader(context.settings.personal_dir, RULES, _script, most=MOST_OCTETS)
+        self._scripts: Reader[Script] = Reader(
+            context.settings.personal_dir, RULES, _script, most=MOST_OCTETS, clock=context.clock
+        )
 
     async def plan(self, account: str, mail: RulesMail) -> Wanted | None:
         """The copies that the account's rules want, what they did beside, and whether they refuse; None: no rules."""
@@ -128,16 +131,20 @@ class AccountRules:
         return Wanted(tuple(doing.copies.values()), tuple(doing.reasons), doing.refusal)
 
     async def _file(self, account: str, action: FileInto, doing: _Doing) -> None:
-        mailbox = action.mailbox
+        try:
+            mailbox = canonical(action.mailbox)
+        except BadName as error:
+            doing.keep("sieve-no-folder", f"the rules file it into {action.mailbox}: {error}")
+            return
         exists = await asyncio.to_thread(self._deliveries.mailbox_exists, account, mailbox)
-        if not exists and action.create and mailbox.upper() != INBOX:
+        if not exists and action.create and mailbox != INBOX:
             try:
                 await self._imap.post("/v1/mailbox", {"address": account, "mailbox": mailbox})
                 exists = True
             except (PeerUnavailable, PeerRefused) as error:
                 doing.keep("sieve-no-folder", f"the folder {mailbox} could not be made: {error}")
                 return
-        if mailbox.upper() == INBOX:
+        if mailbox == INBOX:
             doing.copies[INBOX] = Copy(INBOX, action.flags)
         elif exists:
             doing.copies[mailbox] = Copy(mailbox, action.flags)
@@ -196,5 +203,3 @@ def _seen(mail: RulesMail) -> Mail:
         return mail.before + mail.body.head(MAX_BODY)
 
     return Mail(header, len(mail.before) + mail.body.size, mail.sender, mail.recipient, whole)
-
-
