@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 
+from services.admin.phrases_sender import SENDER_PHRASES
 from services.admin.text import ENGLISH, _, language, mark
 
 PHRASES = (
@@ -252,6 +253,7 @@ PHRASES = (
     mark("{count} days"),
     mark("{count} weeks"),
     mark("{count} months"),
+    *SENDER_PHRASES,
     # --- a room's name before its sentence, the widest last
     mark("{room}: {sentence}"),
 )

@@ -79,17 +79,18 @@ def check(
     domain = domain.removesuffix(".")
     try:
         address: Address = ip_address(ip.partition("%")[0])
-        # RFC 8616 §4: DNS and macros see A-labels, whatever the client wrote.
-        domain = domain if domain.isascii() else a_labels(domain)
-    except ValueError as error:
-        return SpfResult("none", domain.lower(), scope, problem=str(error))
+    except ValueError:
+        return SpfResult("none", domain.lower(), scope, problem=f"{_shown(ip)} is no address")
+    if not domain.isascii():
+        try:
+            domain = a_labels(domain)  # RFC 8616 §4: DNS and macros see A-labels, whatever the client wrote
+        except ValueError:
+            pass  # which no name in DNS is, so it has no record
     if isinstance(address, IPv6Address) and address.ipv4_mapped:
         address = address.ipv4_mapped  # RFC 7208 §5: an IPv4 address, whatever the socket was
     if not _can_have_a_record(domain):
-        shown = domain if domain.isprintable() else ascii(domain)
-        return SpfResult(
-            "none", domain.lower(), scope, problem=f"{shown[:100]} is not a domain that can have an SPF record"
-        )
+        problem = f"{_shown(domain)} is not a domain that can have an SPF record"
+        return SpfResult("none", domain.lower(), scope, problem=problem)
     # RFC 7208 §4.3: a sender without a local part is the postmaster's.
     facts = Facts(address, local or "postmaster", domain, helo, domain, receiver=receiver or "unknown", now=now)
     evaluation = _Evaluation(facts)

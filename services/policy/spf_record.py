@@ -163,7 +163,8 @@ def _network(rest: str, form: type[IPv4Address] | type[IPv6Address], bits: int) 
         # Python's addresses may carry a zone; those of RFC 4291 §2.2 do not.
         network = int(form("" if "%" in found[1] else found[1]))
     except AddressValueError:
-        raise MacroError(f"{_shown(found[1])} is no {'IPv4' if bits == 32 else 'IPv6'} address") from None
+        shown = _shown(found[1])
+        raise MacroError(f"{shown} is no IPv4 address" if bits == 32 else f"{shown} is no IPv6 address") from None
     return network, _prefix(found[2], bits)
 
 
