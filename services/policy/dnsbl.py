@@ -144,8 +144,10 @@ def _asked(address: IPv4Address | IPv6Address, block_list: BlockList) -> Asking[
     else:
         wrong = f"{block_list.name} lists every address: it has ended; take it out of DNSBL_LISTS"
         return DnsblResult(block_list, answers, error=wrong)
-    said = "is listed by" if block_list.weight >= 0 else "is recommended by"
-    text = f"{address} {said} {block_list.name} ({' '.join(counted)})"
+    name_of, codes = block_list.name, " ".join(counted)
+    text = f"{address} is listed by {name_of} ({codes})"
+    if block_list.weight < 0:
+        text = f"{address} is recommended by {name_of} ({codes})"
     if words := (yield from _words(name)):
         text = f"{text}: {words}"
     return DnsblResult(block_list, answers, (Reason(block_list.rule, text, block_list.weight),))
