@@ -101,7 +101,7 @@ class Conversation:
 class ReceivingRoom:
     """See above. `hints` and `provisioned` are what imap was told; `smtp_out` is where forwards go.
 
-    With a `zone` (see runtime.dns.ZoneLookup) mail is judged by what it says; without one nobody judges.
+    `quotas` are octets by local part. With a `zone` (see runtime.dns.ZoneLookup) mail is judged by what it says; without one nobody judges.
     """
 
     def __init__(
@@ -111,8 +111,10 @@ class ReceivingRoom:
         publish: bool = True,
         imap: bool = True,
         zone: Mapping[tuple[str, str], list[object]] | None = None,
+        quotas: Mapping[str, int] | None = None,
         **settings: Any,
     ) -> None:
+        self._quotas = quotas or {}
         self.folder, self.given, self._publish, self._has_imap = folder, settings, publish, imap
         self._lookup = ZoneLookup(zone) if zone is not None else None
         self.events = Recorded()
@@ -162,6 +164,7 @@ class ReceivingRoom:
                 local,
                 enabled=local != "retired",
                 administrator=local == "admin",
+                quota_bytes=self._quotas.get(local, 0),
             )
             for local in ACCOUNTS
         ]

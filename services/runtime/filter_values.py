@@ -32,6 +32,14 @@ class FilterSettings:
         "filter",
         choices=("junk", "reject", "honor", "tag"),
     )
+    forward_junk: str = setting(
+        "keep",
+        "Junk for an address that only leads elsewhere (an alias or catch-all to another provider): it is never sent "
+        "on, since what we send is held against us. keep: in the Junk of the first administrator. refuse: refused; "
+        "what was taken for junk by mistake then only its sender hears of.",
+        "filter",
+        choices=("keep", "refuse"),
+    )
     mail_checks: str = setting(
         "on",
         "Whether mail from outside is judged at all: SPF, DKIM, DMARC, names, lists, score. off: delivered as it "

@@ -18,32 +18,47 @@ Which mailbox of an account it lies in is `personal`'s to say; where that one is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 
 from services.message import claims
 from services.message.headers import Passage, field_line, received
+from services.policy.forwarding import Leaving, asked_of_forward, leaving
 from services.policy.routes import split_address
 from services.policy.verdict import facts, telling
 from services.protocol import reply as replies
 from services.protocol.reply import Reply
+from services.protocol.smtp_parameters import (
+    NO_MAIL_PARAMETERS,
+    NO_RCPT_PARAMETERS,
+    MailParameters,
+    RcptParameters,
+)
 from services.runtime.events import Events, Json
 from services.runtime.internal_http import Client, PeerRefused, PeerUnavailable
-from services.smtp_in.forward import Forwarder, Refusal
+from services.smtp_in.dsn import Arrived, Told
+from services.smtp_in.forward import Asked, Forwarder, Refusal
 from services.smtp_in.hints import Hints
 from services.smtp_in.judging import Judgement
 from services.smtp_in.personal import JUNK, Copy, Personal, Plan, RulesMail
+from services.smtp_in.quota import Quotas
 from services.storage.delivery import INBOX, Deliveries, Failed, Incoming
 from services.storage.errors import MailboxMissing, StorageError
 
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """One recipient and the places its mail goes to: `accounts` here, `forwards` elsewhere."""
+    """One recipient and the places its mail goes to: `accounts` here, `forwards` elsewhere.
+
+    `asked` is what its sender wants to be told (RFC 3461), `places` how many places the address leads to.
+    """
 
     recipient: str
     accounts: tuple[str, ...]
     forwards: tuple[str, ...] = ()
+    asked: RcptParameters = NO_RCPT_PARAMETERS
+    places: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +66,8 @@ class Mail:
     """An accepted message. `sender` and recipients are addresses, `passage` tells this hop.
 
     `header` is its own, as long as it was looked at; `proofs` our field about who sent it. `judgement` None: nobody
-    judged it. `junk`: its own verdict; `settled`: whatever an account thinks.
+    judged it. `junk`: its own verdict; `settled`: whatever an account thinks. `params` are MAIL's, `proven`: somebody
+    vouches for `sender`. `holder` is who holds room in mailboxes for it (`quota`).
     """
 
     trace: str
@@ -68,6 +84,20 @@ class Mail:
     judgement: Judgement | None = None
     junk: bool = False
     settled: bool = False
+    params: MailParameters = NO_MAIL_PARAMETERS
+    proven: bool = False
+    holder: object = None
+
+
+@dataclass(slots=True)
+class _Course:
+    """What became of it on the way. `leaving` by destination; `junk`: accounts where it lies in Junk, of which `kept`
+    have it for want of another place; `rejected`: those whose rules refuse it, and how."""
+
+    leaving: list[Leaving]
+    kept: frozenset[str]
+    junk: set[str] = field(default_factory=set)
+    rejected: dict[str, str] = field(default_factory=dict)
 
 
 class Courier:
@@ -84,9 +114,16 @@ class Courier:
         home: str,
         hostname: str,
         personal: Personal,
+        told: Told,
+        quotas: Quotas,
+        administrator: Callable[[], str],
+        keep_junk: bool = True,
     ) -> None:
         """`home` is the domain in whose name forwards go out where the recipient had none (`postmaster`), `hostname`
-        the name that our own fields carry."""
+        the name that our own fields carry. `administrator` has the junk that nobody else here would have: with
+        `keep_junk` (FORWARD_JUNK)."""
+        self._told, self._quotas = told, quotas
+        self._administrator, self._keep_junk = administrator, keep_junk
         self._deliveries, self._forwarder = deliveries, forwarder
         self._imap, self._hints, self._events, self._clock, self._home = imap, hints, events, clock, home
         self._hostname, self._personal = hostname, personal
@@ -100,6 +137,21 @@ class Courier:
         if mail.body.head(1) in (b" ", b"\t"):
             # It has no header, and its first line would be read as more of ours: an empty line parts them.
             trace_line += b"\r\n"
+        course = self._plan(mail)
+        if not mail.once and any(each.reply is not None for each in course.leaving):
+            # SMTP has one reply: it is said where it is all there is to say.
+            if all(each.reply is not None for each in course.leaving):
+                self._leave_out(mail, course)
+                return [each.reply for each in course.leaving if each.reply is not None]
+            course = self._plan(mail, keep=True)
+        self._leave_out(mail, course)
+        mail = dataclasses.replace(
+            mail,
+            destinations=tuple(
+                dataclasses.replace(each, accounts=plan.accounts, forwards=plan.forwards)
+                for each, plan in zip(mail.destinations, course.leaving, strict=True)
+            ),
+        )
         refused: dict[str, Refusal] = {}
         if any(each.forwards for each in mail.destinations):
             refused = await self._forward(mail, trace_line)
@@ -108,9 +160,54 @@ class Courier:
                 return [replies.not_delivered(mail.trace)] * len(mail.destinations)
         # RFC 5321 §4.4: at the final delivery there is one Return-Path, ours. A forward keeps what it came with.
         _changed(mail, header, claims.without_return_path(header))
-        rejected: dict[str, str] = {}
-        failed = await self._commit(mail, trace_line, refused, rejected)
-        return [self._reply(mail, each, refused, failed, rejected) for each in mail.destinations]
+        failed = await self._commit(mail, trace_line, refused, course)
+        answers = [
+            plan.reply or self._reply(mail, each, refused, failed, course.rejected)
+            for each, plan in zip(mail.destinations, course.leaving, strict=True)
+        ]
+        await self._tell(mail, header, answers, course)
+        return answers
+
+    def _plan(self, mail: Mail, *, keep: bool = False) -> _Course:
+        """What leaves, what stays, what is said (`policy/forwarding`). `keep`: whatever FORWARD_JUNK says."""
+        plans, administrator = [], self._administrator() if any(each.forwards for each in mail.destinations) else ""
+        for each in mail.destinations:
+            junk = mail.junk
+            if each.forwards and not junk:
+                # Whoever has a copy here and calls it junk does not want it sent on either.
+                junk = any(self._personal.is_junk(account, mail.judgement) for account in each.accounts)
+            been = self._forwarder.been(mail.header, each.forwards) if each.forwards else frozenset[str]()
+            plans.append(
+                leaving(
+                    each.accounts, each.forwards, been=been, junk=junk, keep=keep or self._keep_junk,
+                    administrator=administrator,
+                )
+            )  # fmt: skip
+        return _Course(plans, frozenset(account for plan in plans for account in plan.junk))
+
+    def _leave_out(self, mail: Mail, course: _Course) -> None:
+        for each, plan in zip(mail.destinations, course.leaving, strict=True):
+            if plan.reasons:
+                self._events.emit(
+                    "forwarded", mail.trace, outcome="junk" if plan.accounts else "reject", conn=mail.conn,
+                    sender=mail.sender, recipient=each.recipient, remote=", ".join(each.forwards),
+                    reason="; ".join(reason.text for reason in plan.reasons),
+                    rules=" ".join(reason.rule for reason in plan.reasons),
+                )  # fmt: skip
+
+    async def _tell(self, mail: Mail, header: bytes, answers: Sequence[Reply], course: _Course) -> None:
+        """Report to a proven sender who asked what was delivered; not where it lies in Junk."""
+        if not mail.sender or not mail.proven or mail.junk:
+            return
+        arrived = [
+            Arrived(each.recipient, each.asked, each.places, len(each.forwards))
+            for each, answer in zip(mail.destinations, answers, strict=True)
+            if answer.positive and "SUCCESS" in each.asked.notify and course.junk.isdisjoint(each.accounts)
+        ]
+        if arrived:
+            await self._told.tell(
+                mail.sender, arrived, params=mail.params, header=header, trace=mail.trace, conn=mail.conn
+            )
 
     async def _forward(self, mail: Mail, trace_line: bytes) -> dict[str, Refusal]:
         """Hand over all forwards; those that smtp-out did not take."""
@@ -121,18 +218,19 @@ class Courier:
             if not addresses:
                 continue
             given.update(addresses)
-            if mail.junk:
-                # What we forward is held against us: a server that hands on junk is soon refused for good mail too.
-                failed = dict.fromkeys(addresses, Refusal(True, "junk is not forwarded"))
-                refused.update(failed)
-                self._forwarded(mail, destination, addresses, failed, "")
-                continue
             sender = self._forwarder.rewritten(mail.sender, split_address(destination.recipient)[1] or self._home)
             # RFC 9228: if it comes back to this address, it went in a circle.
-            prefix = f"Delivered-To: {destination.recipient}\r\n".encode() + trace_line
-            failed = await self._forwarder.hand_over(
-                sender, addresses, prefix, mail.body, trace=mail.trace, smtputf8=mail.smtputf8
+            delivered_to = f"Delivered-To: {destination.recipient}\r\n".encode()
+            prefix = delivered_to + self._forwarder.marked(addresses) + trace_line
+            asked = asked_of_forward(
+                destination.recipient, destination.asked, proven=mail.proven, places=destination.places
             )
+            failed = await self._forwarder.hand_over(
+                sender, addresses, prefix, mail.body, trace=mail.trace, smtputf8=mail.smtputf8,
+                asked=Asked(
+                    mail.params.ret, mail.params.envid, mail.params.requiretls, dict.fromkeys(addresses, asked)
+                ),
+            )  # fmt: skip
             refused.update(failed)
             self._forwarded(mail, destination, addresses, failed, sender)
         return refused
@@ -149,24 +247,22 @@ class Courier:
                 recipient=destination.recipient, remote=address, reason=reason,
             )  # fmt: skip
 
-    async def _commit(
-        self, mail: Mail, trace_line: bytes, refused: dict[str, Refusal], rejected: dict[str, str]
-    ) -> set[str]:
+    async def _commit(self, mail: Mail, trace_line: bytes, refused: dict[str, Refusal], course: _Course) -> set[str]:
         """Write the local copies of every destination whose forwards are not to be tried again; accounts that failed.
 
-        Two names that lead to one account make one copy. `rejected` is filled: accounts whose rules refuse it, and how.
+        Two names that lead to one account make one copy. `course.rejected` is filled.
         """
         wanted: dict[str, str] = {}
         for destination in mail.destinations:
             if not any(address in refused and not refused[address].permanent for address in destination.forwards):
                 for account in destination.accounts:
                     wanted.setdefault(account, destination.recipient)
-        failed = await self._write(mail, trace_line, wanted, rejected)
+        failed = await self._write(mail, trace_line, wanted, course)
         missing = {account: wanted[account] for account, error in failed.items() if isinstance(error, MailboxMissing)}
         if missing and await self._provisioned(mail, missing):
             for account in missing:
                 del failed[account]
-            failed.update(await self._write(mail, trace_line, missing, rejected))
+            failed.update(await self._write(mail, trace_line, missing, course))
         for account, error in failed.items():
             self._events.emit(
                 "delivered", mail.trace, outcome="defer", conn=mail.conn, account=account, recipient=wanted[account],
@@ -175,7 +271,7 @@ class Courier:
         return set(failed)
 
     async def _write(
-        self, mail: Mail, trace_line: bytes, wanted: dict[str, str], rejected: dict[str, str]
+        self, mail: Mail, trace_line: bytes, wanted: dict[str, str], course: _Course
     ) -> dict[str, Exception]:
         """Commit copies for `wanted` (account → recipient); account → error where it failed."""
         copies: dict[tuple[str, str], tuple[Copy, Plan, bytes]] = {}
@@ -186,10 +282,12 @@ class Courier:
                 refusable=_answers_alone(mail), forged=mail.judgement is not None and mail.judgement.proofs.forged,
             )  # fmt: skip
             # Where nobody judged, there are no points that an account could add its own to.
-            settled = mail.settled or (mail.junk and mail.judgement is None)
+            settled = mail.settled or (mail.junk and mail.judgement is None) or account in course.kept
             plan = await self._personal.plan(account, rules_mail, mail.judgement, settled=settled)
             if plan.refusal:
-                rejected[account] = plan.refusal
+                course.rejected[account] = plan.refusal
+            if plan.junk:
+                course.junk.add(account)
             before = envelope + (_junk_line(plan) if mail.judgement is not None else b"") + trace_line
             for copy in plan.copies:
                 copies[account, copy.mailbox] = (copy, plan, before)
@@ -228,6 +326,7 @@ class Courier:
                 continue
             if result.name:
                 self._hints.add(result.account, result.mailbox, result.name)
+            self._quotas.delivered(result.account, mail.body.size, mail.holder)
             plan = copies[key][1]
             self._record(mail, result.account, wanted[result.account], plan, result.mailbox, again=result.duplicate)
         return failed

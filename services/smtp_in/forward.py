@@ -51,6 +51,7 @@ class Asked:
 
 
 NOTHING_ASKED = Asked()
+_NEVER = RcptParameters("NEVER")
 
 
 class Forwarder:
@@ -110,11 +111,13 @@ class Forwarder:
     ) -> dict[str, Refusal]:
         """Give the message for `addresses` to smtp-out; those that it did not take, with the reason.
 
-        `prefix` and `body` are the message; `body` None: it is all in `prefix`.
+        `prefix` and `body` are the message; `body` None: it is all in `prefix`. An address that nothing is `asked` for
+        goes with NOTIFY=NEVER: a report to a sender whom nobody has proven is never the default.
         """
         message = client.Message(
             sender, addresses, len(prefix) + (body.size if body else 0), eight_bit=True, smtputf8=smtputf8, trace=trace,
-            ret=asked.ret, envid=asked.envid, requiretls=asked.requiretls, dsn=asked.dsn,
+            ret=asked.ret, envid=asked.envid, requiretls=asked.requiretls,
+            dsn={address: asked.dsn.get(address, _NEVER) for address in addresses},
         )  # fmt: skip
         try:
             session = await client.connect(self._target, self._context.settings.hostname, TIMEOUTS)

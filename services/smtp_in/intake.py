@@ -8,6 +8,7 @@ and for the disk (and RCPT, where greylisting must know what SPF says).
 
 from __future__ import annotations
 
+import dataclasses
 import hmac
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from services.directory.models import GATE
 from services.message.headers import Passage, header_length, is_whole, loops
 from services.policy import intake as policy
 from services.policy import srs
+from services.policy.forwarding import proven
 from services.policy.routes import NotLocal, Routing, Unknown, normalise, resolve, split_address
 from services.policy.verdict import Verdict, facts
 from services.protocol import reply as replies
@@ -33,6 +35,7 @@ from services.smtp.handler import BodySink
 from services.smtp_in.deliver import Courier, Destination, Mail
 from services.smtp_in.forward import Forwarder
 from services.smtp_in.judging import Case, Judgement, Judging
+from services.smtp_in.quota import FULL, OWN_LETTER, Quotas
 from services.storage.delivery import Deliveries, Incoming
 
 # A header is looked at up to here; one that has not ended by then is mostly body.
@@ -46,6 +49,7 @@ class Notes:
 
     destinations: list[Destination] = field(default_factory=list)
     case: Case | None = None
+    accounts: dict[str, Any] = field(default_factory=dict)  # those in `destinations`, by address
 
 
 class Intake:
@@ -60,6 +64,7 @@ class Intake:
         forwarder: Forwarder,
         gateway: Watch,
         room_on_disk: Callable[[], bool],
+        quotas: Quotas,
         *,
         hold: Hold | None = None,
         judging: Judging | None = None,
@@ -73,6 +78,7 @@ class Intake:
         self._context, self._directory, self._deliveries = context, directory, deliveries
         self._courier, self._forwarder, self._gateway = courier, forwarder, gateway
         self._room_on_disk, self._hold, self._judging, self._inside = room_on_disk, hold, judging, inside
+        self._quotas = quotas
         self.messages = 0  # taken since the start
 
     # --- before a message ---------------------------------------------------------------------------------------
@@ -140,8 +146,15 @@ class Intake:
         verdict = policy.recipient(asked, found)
         if not verdict.accepted or not isinstance(found, Routing):
             return self._recipient(verdict, session, envelope, address, None)
-        accounts = tuple(account.address for account in policy.takers(found))
-        destination = Destination(address, accounts, found.forwards)
+        takers = policy.takers(found)
+        full = self._quotas.at_rcpt(
+            address, envelope.mail_from or "", takers, envelope.params.size or 0, envelope, inside=self._inside
+        )
+        if full is not None:
+            return self._recipient(full, session, envelope, address, None)
+        accounts = tuple(account.address for account in takers)
+        cast(Notes, envelope.notes).accounts.update(zip(accounts, takers, strict=True))
+        destination = Destination(address, accounts, found.forwards, params, len(accounts) + len(found.forwards))
         # A null sender is asked to come back at DATA instead: see policy/greylist.py.
         if self._judging is not None and self._judging.greylists and envelope.mail_from:
             return self._greylisted(verdict, session, envelope, destination)
@@ -210,12 +223,19 @@ class Intake:
             )  # fmt: skip
             if verdict.reply is not None:
                 return verdict.reply
-            destinations = tuple(each for each in here if each is not None)
+            full = self._no_room(here, notes, envelope, session, body.size)
+            if full and not self._inside and len(full) == len([each for each in here if each is not None]):
+                return FULL
+            if self._inside:
+                here_for = [None if each is not None and each.recipient in full else each for each in here]
+            else:
+                here_for, full = here, set()
+            destinations = tuple(each for each in here_for if each is not None)
             mail = Mail(
                 envelope.trace, session.trace, envelope.mail_from or "", been.message_id, envelope.params.smtputf8,
                 self._passage(session, envelope), body, destinations, self._inside, header,
                 judgement.proofs_field if judgement else b"", judgement, verdict.outcome == "junk",
-                verdict.settled,
+                verdict.settled, envelope.params, self._proven(envelope, judgement), envelope,
             )  # fmt: skip
             answers = await self._courier.deliver(mail)
             taken = any(answer.positive for answer in answers)
@@ -225,9 +245,34 @@ class Intake:
             if not self._inside:
                 return _worst(answers)
             left = iter(answers)
-            return [replies.delivered(envelope.trace) if each is None else next(left) for each in here]
+            return [
+                replies.delivered(envelope.trace) if each is None else FULL if each.recipient in full else next(left)
+                for each in here
+            ]
         finally:
             body.close()
+
+    def _no_room(
+        self, here: list[Destination | None], notes: Notes, envelope: Envelope, session: Session, size: int
+    ) -> set[str]:
+        """The recipients, of one mailbox each, in which it does not fit now that its size is known."""
+        full = set[str]()
+        for each in here:
+            if each is None or each.forwards or len(each.accounts) != 1:
+                continue
+            if self._inside and (envelope.mail_from or "").lower() == each.accounts[0] and size <= OWN_LETTER:
+                continue
+            verdict = self._quotas.at_the_end([notes.accounts[each.accounts[0]]], size, envelope)
+            if verdict is not None:
+                full.add(each.recipient)
+                self._record(verdict, envelope.trace, session, sender=envelope.mail_from, recipient=each.recipient)
+        return full
+
+    def _proven(self, envelope: Envelope, judgement: Judgement | None) -> bool:
+        """Whether the envelope's sender may be told: our own people logged in, others by what was found."""
+        if judgement is None:
+            return self._inside
+        return proven(envelope.mail_from or "", judgement.proofs.spf, judgement.proofs.dkim)
 
     def handle_DISCONNECT(self, server: Engine, session: Session, envelope: Envelope) -> None:
         """The engine recorded it."""
@@ -296,7 +341,7 @@ def _without_loops(destination: Destination, delivered_to: frozenset[str]) -> De
     accounts = tuple(account for account in destination.accounts if account not in delivered_to)
     if not accounts and not destination.forwards:
         return None
-    return Destination(destination.recipient, accounts, destination.forwards)
+    return dataclasses.replace(destination, accounts=accounts)
 
 
 def _at_gate(destinations: Iterable[Destination]) -> bool:

@@ -122,6 +122,13 @@ class Personal:
             return Plan(score=score, reasons=tuple(reasons))
         return Plan(wanted.copies, False, score, (*reasons, *wanted.reasons), wanted.refusal)
 
+    def is_junk(self, account: str, judgement: Judgement | None) -> bool:
+        """Whether a message that is not junk by itself is it for this account. Never raises."""
+        if judgement is None:
+            return False
+        reasons = self._reasons(account, judgement)
+        return total((*judgement.found.worth.reasons, *judgement.found.reasons, *reasons)) >= self._scale.junk
+
     def _reasons(self, account: str, judgement: Judgement | None) -> Sequence[Reason]:
         if self._junk is None or judgement is None or judgement.read is None:
             return ()

@@ -1,8 +1,8 @@
 """Is there room in the mailbox? Asked at RCPT, and at the final dot where the size was not known before.
 
 imap publishes what each account with a quota holds (`storage/usage_file`), a second or two after every change; nobody
-is waited for. What this process has delivered since then, and what is on its way in through other sessions, is added. An
-account of which nothing is known (just given a quota, imap is starting) takes mail.
+is waited for. What this process has delivered since then, and what is on its way in through other sessions, is added.
+An account of which nothing is known (just given a quota, imap is starting) takes mail.
 
 `452 4.2.2`: the sender's server tries again, for days, and the owner has been written to (`admin/quota_letters`). Not
 refused for good: there may be room in an hour. Exempt are postmaster and abuse (RFC 5321 §4.5.1: somebody must answer),
@@ -94,7 +94,8 @@ class Quotas:
         """A copy of `octets` lies there now; what `holder` held is given back."""
         if (coming := self._coming.get(address)) is None:
             return  # no quota
-        coming.pop(holder, None)
+        if holder is not None:
+            coming.pop(holder, None)
         self._delivered.setdefault(address, deque()).append(_Delivered(self._clock(), octets))
 
     def held(self, address: str, *, but: object = None) -> int | None:

@@ -31,11 +31,13 @@ from services.smtp.gateway import Watch
 from services.smtp.handler import EngineConfig
 from services.smtp_in.answers import Answers
 from services.smtp_in.deliver import Courier
+from services.smtp_in.dsn import Told
 from services.smtp_in.forward import Forwarder
 from services.smtp_in.hints import Hints
 from services.smtp_in.intake import Intake
 from services.smtp_in.judging import Judging
 from services.smtp_in.personal import Personal
+from services.smtp_in.quota import Quotas
 from services.smtp_in.rules import AccountRules
 from services.smtp_in.scanners.choice import chosen
 from services.storage.delivery import Deliveries, disk_reserve
@@ -168,6 +170,11 @@ def _judging(context: Context, lookup: Lookup | None) -> Judging | None:
     )  # fmt: skip
 
 
+def administrator(directory: SnapshotDirectory) -> str:
+    """The first enabled administrator, "" where there is none."""
+    return next((each.address for each in directory.accounts() if each.administrator and each.enabled), "")
+
+
 def _assemble(
     context: Context, deliveries: Deliveries, imap: Client, tls: ContextNow, hold: Hold, judging: Judging | None
 ) -> Parts:
@@ -179,14 +186,17 @@ def _assemble(
     answers = Answers(context, deliveries, forwarder, directory)
     rules = AccountRules(context, deliveries, forwarder, imap, answers)
     personal = Personal(context, scale, judging.junk if judging is not None else None, rules)
+    quotas = Quotas(settings.personal_dir, context.clock)
     courier = Courier(
         deliveries, forwarder, imap, hints, context.events, context.clock, settings.mail_domain, settings.hostname,
-        personal,
+        personal, Told(context, forwarder), quotas, lambda: administrator(directory),
+        settings.forward_junk == "keep",
     )  # fmt: skip
     gateways = default_gateways()
     gateway, reserve = Watch(gateways), Reserve(context)
-    outside = Intake(context, directory, deliveries, courier, forwarder, gateway, reserve, hold=hold, judging=judging)
-    inside = Intake(context, directory, deliveries, courier, forwarder, gateway, reserve, inside=True)
+    parts = (context, directory, deliveries, courier, forwarder, gateway, reserve, quotas)
+    outside = Intake(*parts, hold=hold, judging=judging)
+    inside = Intake(*parts, inside=True)
     smtp = EngineConfig(
         hostname=settings.hostname,
         size_limit=settings.max_message_size,

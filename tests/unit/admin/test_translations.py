@@ -116,7 +116,7 @@ def test_the_language_that_a_browser_asks_for(accepted, chosen):
 
 BELOW = [
     *(ROOT / "services" / "directory").glob("*.py"),
-    *(ROOT / "services" / "policy" / name for name in ("intake.py", "routes.py", "throttle.py")),
+    *(ROOT / "services" / "policy" / name for name in ("intake.py", "forwarding.py", "routes.py", "throttle.py")),
     *(
         ROOT / "services" / "admin" / name
         for name in ("access.py", "dns.py", "operations.py", "updates.py", "holding.py")

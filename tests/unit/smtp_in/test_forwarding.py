@@ -1,6 +1,7 @@
 """Forwards to smtp-out: before the local copies, in our name, and 250 only when everything is durable."""
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,10 @@ def test_a_forward_goes_to_smtp_out_with_the_secret_the_trace_and_a_sender_of_ou
         assert "=sender.test=a@example.test>" in forwarded.mail
         assert f"XTRACE={trace}" in forwarded.mail
         assert forwarded.recipients == ["RCPT TO:<out@far.test>"]
-        assert forwarded.body.startswith(b"Delivered-To: away@example.test\r\nReceived: from client.test")
+        assert re.match(
+            rb"Delivered-To: away@example.test\r\nX-Mailstead-Forwarded: [a-z2-7]{16}\r\nReceived: from client.test",
+            forwarded.body,
+        )
         assert b"Subject: x\r\n" in forwarded.body
         assert b"Return-Path" not in forwarded.body
         (told,) = room.events.of("forwarded")
