@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 
+from services.admin.phrases_proof import PROOF_PHRASES
 from services.admin.phrases_sender import SENDER_PHRASES
 from services.admin.text import ENGLISH, _, language, mark
 
@@ -259,6 +260,7 @@ PHRASES = (
     mark("{count} days"),
     mark("{count} weeks"),
     mark("{count} months"),
+    *PROOF_PHRASES,
     *SENDER_PHRASES,
     # --- a room's name before its sentence, the widest last
     mark("{room}: {sentence}"),

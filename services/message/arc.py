@@ -147,11 +147,11 @@ def validate(chain: Chain, header: bytes, body_hashes: Mapping[BodyForm, bytes],
     newest = len(chain.sets)
     found = yield from work.message_signature(newest)
     if found.result != "pass":
-        return work.failed(f"message signature {newest}", found)
+        return work.failed(f"the ARC message signature {newest} does not hold: {found.problem}", found)
     for instance in range(newest, 0, -1):
         found = yield from work.seal(instance)
         if found.result != "pass":
-            return work.failed(f"seal {instance}", found)
+            return work.failed(f"the ARC seal {instance} does not hold: {found.problem}", found)
     # Step 4, which is optional, comes last: a chain that is broken needs no look-ups for it.
     unchanged_since = newest
     for instance in range(newest - 1, max(newest - MOST_MESSAGE_SIGNATURES, 0), -1):
@@ -173,8 +173,7 @@ class _Validation:
         self._keys: dict[str, list[KeyRecord] | DkimResult] = {}
         self.sealers = tuple(each.seal.domain for each in chain.sets)
 
-    def failed(self, what: str, found: DkimResult) -> ArcResult:
-        problem = f"the ARC {what} does not hold: {found.problem}"
+    def failed(self, problem: str, found: DkimResult) -> ArcResult:
         return ArcResult("fail", self.sealers, self._sets, 0, problem, found.result == "temperror")
 
     def message_signature(self, instance: int) -> Asking[DkimResult]:
