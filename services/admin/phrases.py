@@ -247,6 +247,8 @@ PHRASES = (
     mark("Docker did not list the containers: {error}"),
     mark("stopped by an internal error: {error}"),
     mark("there is no message {id} in the queue"),
+    *PROOF_PHRASES,
+    *SENDER_PHRASES,
     # --- how long a container runs, in Docker's words
     mark("Up {time} (healthy)"),
     mark("Up {time} (unhealthy)"),
@@ -260,8 +262,6 @@ PHRASES = (
     mark("{count} days"),
     mark("{count} weeks"),
     mark("{count} months"),
-    *PROOF_PHRASES,
-    *SENDER_PHRASES,
     # --- a room's name before its sentence, the widest last
     mark("{room}: {sentence}"),
 )

@@ -30,7 +30,7 @@ KEYWORDS = {"problem", "error"}
 VARIABLES = {"problem", "text", "wrong"}
 # Part of a sentence; or said to whoever sets DNSBL_LISTS, at the start.
 UNSEEN = re.compile(
-    r"^\{\}: \{\}$|^no answer within|^the resolver|^an answer of more|is not a list such as|is more than \{\}$|begins with its|"
+    r"^\{\}( of \{\})?: \{\}$|^no answer within|^the resolver|^an answer of more|is not a list such as|is more than \{\}$|begins with its|"
     r"lists are asked of"
 )
 
