@@ -111,6 +111,17 @@ RULES: dict[str, Advice] = {
         mark("The policy of the domain in the From has a mistake, or the From names no domain that could have one."),
         mark("Only the sender's administrator can mend it: send them the sentence above."),
     ),
+    "dns-unanswered": Advice(
+        mark(
+            "DNS did not answer everything that was asked about it, so it was put into Junk instead of being refused."
+        ),
+        mark("It comes right by itself. If all senders have it, look at this server's own DNS."),
+        ("scripts/mailstead status",),
+    ),
+    "from-unclear": Advice(
+        mark("The message has no From, or several: clients show one of them, checks may have looked at another."),
+        mark("Real mail programs do not write such messages. The sender must send it anew."),
+    ),
     "two-froms": Advice(
         mark("The message has no From, or several: clients show one of them, checks may have looked at another."),
         mark("Real mail programs do not write such messages. The sender must send it anew."),
@@ -227,6 +238,18 @@ RULES: dict[str, Advice] = {
         mark("Delete mail in it, or let it keep more. What waits at its sender comes by itself."),
         ("scripts/mailstead account quota", "DEFAULT_QUOTA"),
     ),
+    "forward-junk": Advice(
+        mark(
+            "A message that looks like junk is not sent on to addresses elsewhere: this server would be taken for its "
+            "sender."
+        ),
+        mark(
+            "If it is wrong, the forwarding's owner finds it in Junk, or its sender was told. More trust for that "
+            "sender helps."
+        ),
+        ("docs/junk.md",),
+    ),
+    "forward-kept": Advice(mark("It would have gone nowhere: a copy lies in the Junk folder of the administrator.")),
     # --- the message
     "hops": Advice(
         mark("The message has gone through more than 50 servers: it goes round in a circle."),
@@ -241,6 +264,10 @@ RULES: dict[str, Advice] = {
         mark("Its words are like those of the mail that this account has moved into Junk, or like what it keeps."),
         mark("If it is wrong, move the message where it belongs: that is how the account teaches it."),
         ("docs/junk.md",),
+    ),
+    "bayes-failed": Advice(
+        mark("A fault of the junk filter: the message was delivered without its judgement."),
+        mark("Write to those who make Mailstead, with the id and the version."),
     ),
     "junk-*": Advice(
         mark("The message is made as junk mail is: how it is written, what it hides, where its links lead."),

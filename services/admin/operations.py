@@ -28,6 +28,7 @@ T = TypeVar("T")
 
 # The rooms where people log in: each keeps its own bans.
 BANNING = ("imap", "smtp-out")
+SCRIPT = "rules"  # what the page calls a filter script where an account has none yet
 USAGE_SECONDS = 2.0  # a list of accounts does not wait longer for how full they are
 
 
@@ -215,6 +216,25 @@ class Operations:
             text = f"alias {alias.source} → {alias.target} deleted"
             self._record(actor, text, address=alias.source, target=alias.target)
         return gone
+
+    # --- filter rules: the imap room's -------------------------------------------------------------------------------
+
+    async def script(self, address: str) -> tuple[str, str]:
+        """(name, content) of the account's active filter script; (SCRIPT, "") where it has none."""
+        path = f"/v1/accounts/{segment(address)}/sieve"
+        answer = await self._peers.ask("imap", "GET", path)
+        scripts = {str(each["name"]): bool(each["active"]) for each in answer["scripts"]}
+        name = next((name for name, active in scripts.items() if active), SCRIPT)
+        if name not in scripts:
+            return name, ""
+        return name, str((await self._peers.ask("imap", "GET", f"{path}/{segment(name)}"))["content"])
+
+    async def save_script(self, actor: Actor, name: str, content: str) -> None:
+        """Keep `content` as the active filter script of `actor`, whose own it is; imap checks it once more."""
+        path = f"/v1/accounts/{segment(actor.name)}/sieve/{segment(name)}"
+        await self._peers.put("imap", path, content.encode())
+        await self._peers.ask("imap", "POST", f"{path}/activate")
+        self._record(actor, f"filter rules of {actor.name} changed", account=actor.name)
 
     # --- the queue and the bans: other rooms' -----------------------------------------------------------------------
 

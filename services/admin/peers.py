@@ -74,6 +74,10 @@ class Peers:
         """POST bytes; the answer's JSON. Raises PeerAway, PeerSaid."""
         return await self._exchange(room, "POST", path, body, query, headers)
 
+    async def put(self, room: str, path: str, body: bytes) -> Any:
+        """PUT bytes; the answer's JSON. Raises PeerAway, PeerSaid."""
+        return await self._exchange(room, "PUT", path, body, None, None)
+
     async def _exchange(
         self,
         room: str,

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 
+from services.admin.phrases_filter import FILTER_PHRASES
 from services.admin.phrases_proof import PROOF_PHRASES
 from services.admin.phrases_sender import SENDER_PHRASES
 from services.admin.text import ENGLISH, _, language, mark
@@ -97,6 +98,19 @@ PHRASES = (
     mark("it could not be moved: {error}"),
     mark("the account is in use by another process; try again"),
     mark("the mailbox cannot be opened: {error}"),
+    # --- rules.py
+    mark("Nothing was chosen."),
+    mark("What shall be looked for? A word, a name, an address."),
+    mark("Into which folder?"),
+    mark("A folder's name, with / between it and the one above."),
+    mark("An address such as anna@family.example."),
+    mark("The last day is before the first."),
+    mark("At most {count} characters."),
+    mark("What shall the answer say?"),
+    mark("One line, without control characters."),
+    mark("A day such as {day}."),
+    mark("line {line}, column {column}: {problem}"),
+    mark("filter rules of {address} changed"),
     # --- changes, as operations.py records them
     mark("domain {domain} added"),
     mark("domain {domain} answers as {other}"),
@@ -262,6 +276,9 @@ PHRASES = (
     mark("{count} days"),
     mark("{count} weeks"),
     mark("{count} months"),
+    *PROOF_PHRASES,
+    *SENDER_PHRASES,
+    *FILTER_PHRASES,
     # --- a room's name before its sentence, the widest last
     mark("{room}: {sentence}"),
 )

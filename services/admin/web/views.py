@@ -23,7 +23,7 @@ from services.admin.parts import Parts
 from services.admin.phrases import say
 from services.admin.sessions import COOKIE
 from services.admin.text import LANGUAGES, _
-from services.admin.web import directory_views, junk_views, own_views, server_views
+from services.admin.web import directory_views, junk_views, own_views, rules_views, server_views
 from services.admin.web.pages import (
     FORM_TOKEN,
     LANGUAGE_COOKIE,
@@ -63,7 +63,7 @@ def add_to(app: FastAPI, parts: Parts) -> None:
         ("POST", "/queue", pages.change(views.change_queue)),
     ):
         app.add_route(path, handler, methods=[method], include_in_schema=False)
-    for module in (directory_views, own_views, junk_views, server_views):
+    for module in (directory_views, own_views, junk_views, rules_views, server_views):
         module.add_to(app, pages, parts)
     answered = app.exception_handlers[AnyHTTPException]
 

@@ -92,6 +92,9 @@ class FakePeers:
             raise answer
         return answer
 
+    async def put(self, room: str, path: str, body: bytes) -> Any:
+        return await self.ask(room, "PUT", path, body.decode())
+
     async def send(self, room: str, path: str, body: bytes, *, query: Any, headers: Any = None) -> Any:
         return await self.ask(room, "POST", path, (body, query, headers))
 

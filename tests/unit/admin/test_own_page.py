@@ -17,7 +17,7 @@ from services.admin.web.mobileconfig import profile
 ANNA = "anna@example.test"
 # What everybody may ask, logged in or not, or is sent on from.
 OPEN = {
-    "/", "/login", "/logout", "/language", "/static/{name}", "/me", "/me/password", "/me/mailstead.mobileconfig", "/me/junk",
+    "/", "/login", "/logout", "/language", "/static/{name}", "/me", "/me/password", "/me/mailstead.mobileconfig", "/me/junk", "/me/rules",
     "/api/v1/openapi.json",
 }  # fmt: skip
 VALUES = {"address": ADMIN, "name": "example.test", "identity": "q1", "key": "192.0.2.1", "action": "retry"}
