@@ -42,6 +42,7 @@ ROOMS = ("acme", "dkim", "admin", "imap", "smtp-out", "smtp-in", "updater")
 # Listener → its port with `--ports default`: the service's own number plus 2000, which needs no root.
 PORTS = {
     "smtp": 2025,
+    "smtp-proxy": 2027,
     "lmtp": 2024,
     "submissions": 2465,
     "submission": 2587,
@@ -107,6 +108,7 @@ def _housed(settings: Settings, data: str, ports: Mapping[str, int]) -> Settings
         room_dir=os.path.join(data, "room"),
         secrets_dir=os.path.join(data, "secrets"),
         smtp_listen=at("smtp"),
+        smtp_proxy_listen=at("smtp-proxy"),
         lmtp_listen=at("lmtp"),
         submissions_listen=at("submissions"),
         submission_listen=at("submission"),

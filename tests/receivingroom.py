@@ -192,6 +192,7 @@ class ReceivingRoom:
             "room_dir": str(self.folder / "room"),
             "secrets_dir": str(self.folder / "secrets"),
             "smtp_listen": at,
+            "smtp_proxy_listen": at,
             "lmtp_listen": at,
             "http_listen": at,
             "imap_url": f"http://127.0.0.1:{self._imap.port if self._has_imap else 9}",

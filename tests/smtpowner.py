@@ -49,6 +49,8 @@ class Owner:
                 return replies.READY_FOR_TLS
             case events.Authenticate():
                 return replies.AUTHENTICATED
+            case events.XClient():
+                return replies.greeting("mail.test")
             case events.Data():
                 return replies.START_BODY
             case events.EndOfBody(_, fault) | events.EndOfChunk(_, fault):

@@ -80,8 +80,8 @@ ports_are_free() {
     # On this machine's own network nothing is published: there a listener is told its addresses by variables.
     # shellcheck disable=SC2086
     [[ -z $ids ]] || mine+=" "$(docker inspect --format '{{if eq .HostConfig.NetworkMode "host"}}{{range .Config.Env}}{{println .}}{{end}}{{end}}' $ids |
-        sed -n 's/^[A-Z]*_LISTEN=//p' | sed 's/,/ /g; s/$/ /' | tr -d '\n')
-    for entry in SMTP_PORT:25 SUBMISSIONS_PORT:465 SUBMISSION_PORT:587 IMAPS_PORT:993 IMAP_PORT:143 ADMIN_PORT:8080; do
+        sed -n 's/^[A-Z_]*_LISTEN=//p' | sed 's/,/ /g; s/$/ /' | tr -d '\n')
+    for entry in SMTP_PORT:25 PROXY_PORT:10025 SUBMISSIONS_PORT:465 SUBMISSION_PORT:587 IMAPS_PORT:993 IMAP_PORT:143 ADMIN_PORT:8080; do
         variable=${entry%:*}
         port=$(setting "$variable" "${entry#*:}")
         [[ $port =~ ^[1-9][0-9]{0,4}$ && $port -le 65535 ]] ||
@@ -89,6 +89,7 @@ ports_are_free() {
         [[ $mine != *":$port "* ]] || continue
         address=$(setting BIND_ADDRESS "")
         [[ $variable != ADMIN_PORT ]] || address=$(setting ADMIN_BIND 127.0.0.1)
+        [[ $variable != PROXY_PORT ]] || address=$(setting PROXY_BIND 127.0.0.1)
         inode=$(listener_on "$port" "$address")
         [[ -n $inode ]] || continue
         owner=$(owner_of "$inode")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from services.protocol.reply import Reply
 from services.protocol.sasl import PasswordCredentials
 from services.protocol.smtp_syntax import MailParameters, Path, RcptParameters
+from services.protocol.smtp_xclient import Told
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,20 @@ class Authenticate:
 
     mechanism: str
     credentials: PasswordCredentials
+
+
+@dataclass(frozen=True, slots=True)
+class XClient:
+    """XCLIENT of a trusted relay: the session begins anew, in this client's name; answered with a greeting."""
+
+    told: Told
+
+
+@dataclass(frozen=True, slots=True)
+class XForward:
+    """XFORWARD of a trusted relay: whom the next message comes from."""
+
+    told: Told
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +129,8 @@ Event = (
     Hello
     | StartTls
     | Authenticate
+    | XClient
+    | XForward
     | Mail
     | Rcpt
     | Data

@@ -5,12 +5,14 @@ A value made once per listener and shared by its sessions (`smtp_session.py`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from services.protocol import reply as replies
 from services.protocol.reply import Reply
+from services.protocol.smtp_xclient import XCLIENT, XFORWARD
 
 _ALWAYS = frozenset({"SIZE", "BODY", "SMTPUTF8"})
+_NONE: frozenset[str] = frozenset()
 _DSN_ON_RCPT = frozenset({"NOTIFY", "ORCPT"})
 
 
@@ -36,9 +38,14 @@ class Offer:
     max_recipients: int = 200
     max_errors: int = 10
     max_idle_commands: int = 100
+    _mail: tuple[frozenset[str], frozenset[str]] = field(init=False, repr=False, compare=False)
 
-    def reply(self, *, secured: bool, authenticated: bool) -> Reply:
-        """The usual answer to EHLO and LHLO."""
+    def __post_init__(self) -> None:
+        """The parameters of MAIL without and with TLS, made once for all sessions."""
+        object.__setattr__(self, "_mail", (self._allowed(secured=False), self._allowed(secured=True)))
+
+    def reply(self, *, secured: bool, authenticated: bool, trusted: bool = False) -> Reply:
+        """The usual answer to EHLO and LHLO; `trusted` is a relay of the owner's."""
         offered = ["PIPELINING", f"SIZE {self.size_limit}", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES"]
         if self.chunking:
             offered.append("CHUNKING")
@@ -54,10 +61,15 @@ class Offer:
         # RFC 4954 §3: not while it would be refused, or a client sends the password in clear to find out.
         if self.auth and not authenticated and (secured or not self.auth_requires_tls):
             offered.append("AUTH " + " ".join(self.auth))
+        if trusted:
+            offered += ["XCLIENT " + " ".join(XCLIENT), "XFORWARD " + " ".join(XFORWARD)]
         return replies.extensions(self.hostname, [*offered, *self.extensions, "HELP"])
 
     def mail_parameters(self, *, secured: bool) -> frozenset[str]:
         """The parameters that MAIL may have."""
+        return self._mail[secured]
+
+    def _allowed(self, *, secured: bool) -> frozenset[str]:
         allowed = set(_ALWAYS)
         if self.auth:
             allowed.add("AUTH")
@@ -71,7 +83,7 @@ class Offer:
 
     def rcpt_parameters(self) -> frozenset[str]:
         """The parameters that RCPT may have."""
-        return _DSN_ON_RCPT if self.dsn else frozenset()
+        return _DSN_ON_RCPT if self.dsn else _NONE
 
     def _protected(self, secured: bool) -> bool:
         """RFC 8689 §2: only under TLS; a network of two rooms' own, where passwords may travel, is as good."""

@@ -12,6 +12,7 @@ from services.protocol import reply as replies
 from services.protocol.lines import CRLF, BodyFault, BodyReader, LineReader, only_crlf
 from services.protocol.reply import Reply
 from services.protocol.smtp_events import Chunk, EndOfBody, EndOfChunk, Spoilt
+from services.protocol.smtp_states import EMPTY_CHUNK, FAILED_CHUNK
 
 
 def endless(octets: int, size_limit: int) -> bool:
@@ -69,17 +70,9 @@ class ChunkedBody:
     """BDAT's (RFC 3030 §2): a message in one or more chunks, `open`ed one after the other."""
 
     __slots__ = (
-        "_held_cr",
-        "_last",
-        "_left",
-        "_limit",
-        "_line_ended",
-        "_lines",
-        "_octets",
-        "_size",
-        "_spoilt",
-        "_told",
-    )
+        "_answered", "_held_cr", "_last", "_left", "_limit", "_line_ended", "_lines", "_octets", "_refused", "_size",
+        "_spoilt", "_told",
+    )  # fmt: skip
 
     def __init__(self, lines: LineReader, size_limit: int, spoilt: Reply | None = None) -> None:
         """`lines` is what the session reads commands from: a chunk's octets stand between them.
@@ -89,7 +82,7 @@ class ChunkedBody:
         self._lines, self._limit, self._spoilt = lines, size_limit, spoilt
         self._told = spoilt is not None
         self._size = self._left = self._octets = 0
-        self._last = False
+        self._last = self._answered = self._refused = False
         self._held_cr = False  # the last chunk's last octet: its LF may be the next one's first
         self._line_ended = True
 
@@ -110,9 +103,16 @@ class ChunkedBody:
         return self._spoilt
 
     @property
-    def empty(self) -> bool:
-        """Whether the open chunk has no octets at all."""
-        return self._octets == 0
+    def size(self) -> int:
+        """Octets of the message so far."""
+        return self._size
+
+    @property
+    def kind(self) -> str:
+        """What the reply to the open chunk counts as: nothing new where an earlier one was refused for the same."""
+        if self._octets == 0:
+            return EMPTY_CHUNK
+        return FAILED_CHUNK if self._refused else "BDAT"
 
     def next(self) -> Chunk | Spoilt | EndOfChunk | EndOfBody | None:
         """What happened next; None while more must be received. After an end, `open` comes first."""
@@ -129,6 +129,8 @@ class ChunkedBody:
         if self._left:
             return None
         if not self._last:
+            self._refused = self._answered and self._spoilt is not None
+            self._answered = self._spoilt is not None
             return EndOfChunk(self._octets, self._spoilt)
         if self._held_cr:
             self._held_cr = False

@@ -40,20 +40,25 @@ from services.protocol.smtp_events import (
     Rcpt,
     Reset,
     StartTls,
+    XClient,
+    XForward,
 )
 from services.protocol.smtp_offer import Offer
 from services.protocol.smtp_receiving import ChunkedBody, DottedBody, endless
 from services.protocol.smtp_states import (
     AFTER,
-    EMPTY_CHUNK,
     ENDS_GROUP,
+    FAILED_CHUNK,
     HELLOS,
     IDLE,
     NOT_TAKEN,
+    OF_RELAYS,
     State,
     out_of_order,
 )
 from services.protocol.smtp_syntax import Refused, parse_hello, parse_mail, parse_rcpt
+from services.protocol.smtp_xclient import XCLIENT, XFORWARD
+from services.protocol.smtp_xclient import parse as parse_told
 
 __all__ = ["AFTER", "SmtpSession", "State"]
 
@@ -72,7 +77,7 @@ class SmtpSession:
     __slots__ = (
         "_body", "_dotted", "_errors", "_idle_commands", "_lines", "_mechanism", "_parameters", "_rcpt_parameters",
         "_recipients", "_smtputf8", "_swallowed", "_waiting", "authenticated", "extended", "last_words", "offer",
-        "secured", "state",
+        "secured", "state", "trusted",
     )  # fmt: skip
 
     def __init__(self, offer: Offer, *, secured: bool = False) -> None:
@@ -82,6 +87,7 @@ class SmtpSession:
         self.secured = secured
         self.authenticated = False
         self.extended = False  # EHLO or LHLO was said
+        self.trusted = False  # the owner's own relay, as whoever made this found: it may say XCLIENT and XFORWARD
         self.last_words: Reply | None = None  # what the session was cut off with
         self._lines = LineReader()
         self._body: DottedBody | ChunkedBody | None = None
@@ -180,7 +186,7 @@ class SmtpSession:
 
     def extensions(self) -> Reply:
         """The usual answer to EHLO and LHLO."""
-        return self.offer.reply(secured=self.secured, authenticated=self.authenticated)
+        return self.offer.reply(secured=self.secured, authenticated=self.authenticated, trusted=self.trusted)
 
     # --- commands, in the RFC's order -------------------------------------------------------------------------
 
@@ -192,7 +198,11 @@ class SmtpSession:
         if verb in NOT_TAKEN:
             return self._answer(replies.NOT_IMPLEMENTED)
         # RFC 2033 §4.1: LHLO instead of HELO and EHLO, and only there.
-        if allowed is None or (verb in HELLOS and (verb == "LHLO") is not self.offer.lmtp):
+        if (
+            allowed is None
+            or (verb in HELLOS and (verb == "LHLO") is not self.offer.lmtp)
+            or (verb in OF_RELAYS and not self.trusted)
+        ):
             return self._answer(replies.NOT_RECOGNISED, close=verb in HTTP_METHODS)
         if len(line) > MAX_COMMAND_LINE - 2 and verb != "AUTH":
             return self._answer(replies.LINE_TOO_LONG, verb, close=verb == "BDAT")
@@ -247,6 +257,12 @@ class SmtpSession:
         self._waiting = ("AUTH", State.READY)
         return Authenticate(name, step)
 
+    def _xclient(self, argument: str) -> Event:
+        return XClient(parse_told(argument, XCLIENT))
+
+    def _xforward(self, argument: str) -> Event:
+        return XForward(parse_told(argument, XFORWARD))
+
     def _mail(self, argument: str) -> Event:
         offer = self.offer
         if offer.require_auth and not self.authenticated:
@@ -278,7 +294,8 @@ class SmtpSession:
         if not (length.isascii() and length.isdigit() and len(length) <= 20):
             return self._answer(replies.CHUNK_MALFORMED, "BDAT", close=True)
         octets = int(length)
-        if endless(octets, self.offer.size_limit):
+        before = self._body.size if self.state is State.CHUNKS and isinstance(self._body, ChunkedBody) else 0
+        if endless(before + octets, self.offer.size_limit):
             return self._answer(replies.MESSAGE_TOO_BIG, "BDAT", close=True)
         refusal = None if marker in ("", "LAST") else replies.CHUNK_MALFORMED
         if self.state is not State.CHUNKS:
@@ -333,7 +350,7 @@ class SmtpSession:
                 return self._end_of_swallowed()
             assert isinstance(body, ChunkedBody)
             self.state = State.CHUNKS
-            self._waiting = (EMPTY_CHUNK if body.empty else "BDAT", State.CHUNKS)
+            self._waiting = (body.kind, State.CHUNKS)
         return event
 
     def _end_of_swallowed(self) -> Event:
@@ -374,7 +391,7 @@ class SmtpSession:
         if verb == "" and reply.code < 400:
             # A message was taken. A list server on one long connection meets a stale address now and then.
             self._errors = 0
-        elif reply.code >= 500:
+        elif reply.code >= 500 and verb != FAILED_CHUNK:
             self._errors += 1
             if self._errors >= self.offer.max_errors:
                 return self.close(replies.TOO_MANY_ERRORS)
@@ -391,6 +408,8 @@ _READ: dict[str, Callable[[SmtpSession, str], Event]] = {
     "LHLO": lambda session, argument: session._hello("LHLO", argument),
     "STARTTLS": SmtpSession._starttls,
     "AUTH": SmtpSession._auth,
+    "XCLIENT": SmtpSession._xclient,
+    "XFORWARD": SmtpSession._xforward,
     "MAIL": SmtpSession._mail,
     "RCPT": SmtpSession._rcpt,
     "DATA": SmtpSession._data,

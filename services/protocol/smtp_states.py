@@ -43,6 +43,9 @@ AFTER: dict[str, dict[State, State]] = {
     # RFC 3207 §4.2: the client starts again from EHLO, and so do we.
     "STARTTLS": {State.READY: State.TLS},
     "AUTH": {State.READY: State.AUTH},
+    # Both READMEs: outside of a transaction. XCLIENT begins the session anew, as STARTTLS does.
+    "XCLIENT": {State.CONNECTED: State.CONNECTED, State.READY: State.CONNECTED},
+    "XFORWARD": {State.CONNECTED: State.CONNECTED, State.READY: State.READY},
     "MAIL": {State.READY: State.MAIL},
     "RCPT": {State.MAIL: State.RCPT, State.RCPT: State.RCPT},
     "DATA": {State.RCPT: State.BODY},
@@ -61,10 +64,12 @@ AFTER: dict[str, dict[State, State]] = {
     "EXPN": {state: state for state in _BETWEEN},
     "QUIT": dict.fromkeys(_BETWEEN, State.CLOSED),
 }
-ENDS_GROUP = frozenset({"HELO", "EHLO", "LHLO", "STARTTLS", "AUTH", "DATA"})
+ENDS_GROUP = frozenset({"HELO", "EHLO", "LHLO", "STARTTLS", "AUTH", "XCLIENT", "DATA"})
 EMPTY_CHUNK = "BDAT 0"  # it brings a message no further
-IDLE = frozenset({"NOOP", "HELP", "VRFY", "EXPN", "RSET", "HELO", "EHLO", "LHLO", EMPTY_CHUNK})
+FAILED_CHUNK = "BDAT again"  # RFC 3030 §2: it was in the pipeline behind one that was refused, which is no new error
+IDLE = frozenset({"NOOP", "HELP", "VRFY", "EXPN", "RSET", "HELO", "EHLO", "LHLO", "XCLIENT", "XFORWARD", EMPTY_CHUNK})
 
+OF_RELAYS = frozenset({"XCLIENT", "XFORWARD"})  # to anybody else they are no commands
 HELLOS = frozenset({"HELO", "EHLO", "LHLO"})
 NOT_TAKEN = frozenset({"TURN", "ETRN", "ATRN", "SEND", "SOML", "SAML", "BURL"})
 

@@ -49,9 +49,13 @@ class ServerCertificates:
     new RSA one.
     """
 
-    def __init__(self, folder: str, *, clock: Callable[[], float] = time.monotonic) -> None:
-        """`folder` is the certs volume; nothing is read before `load`. `clock` counts the age of the tickets' key."""
-        self._folder, self._clock = folder, clock
+    def __init__(self, folder: str, *, clock: Callable[[], float] = time.monotonic, ask_clients: bool = False) -> None:
+        """`folder` is the certs volume; nothing is read before `load`. `clock` counts the age of the tickets' key.
+
+        `ask_clients`: clients are asked for a certificate, and may show any or none; raises OSError where that cannot
+        be.
+        """
+        self._folder, self._clock, self._ask_clients = folder, clock, ask_clients
         _pass_over_odd_names()
         self._loaded = ""
         self._serving = _server_context()
@@ -72,6 +76,10 @@ class ServerCertificates:
         self._made = self._clock()
         outer = _server_context()
         outer.sni_callback = self._hand_over
+        if self._ask_clients:
+            from services.runtime.client_certificates import ask  # loads ctypes
+
+            ask(outer)
         return outer
 
     def load(self) -> bool:

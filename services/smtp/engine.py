@@ -25,20 +25,21 @@ from aiosmtpd import smtp as aiosmtpd
 
 from services.protocol import reply as replies
 from services.protocol import smtp_events as events
+from services.protocol.proxy_header import ProxyHeader
 from services.protocol.reply import Reply
 from services.protocol.smtp_session import SmtpSession, State
 from services.runtime import disk
 from services.runtime.events import new_trace_id
 from services.smtp.door import EngineDoor
 from services.smtp.handler import BodySink, Connections, EngineConfig, Handler, Recipient
+from services.smtp.inlet import Inlet
 from services.smtp.record import Record
 from services.smtp.session import Envelope, Session
 from services.smtp.wire import Wire
 
 __all__ = ["Connections", "Engine", "EngineConfig", "EngineDoor", "Envelope", "Handler", "Recipient", "Session"]
 
-# A sink with `drain` is waited for after each of these: fifty messages of 25 MB at once hold 57 MB, with a MiB 87.
-DRAIN_EVERY = 1 << 18
+TRUSTED = "a mail server that the owner named: the client is whom it says it has the mail from"
 # Input kept while a hook is waited for. More than any group of commands; the rest waits in the kernel.
 MAX_UNREAD = 1 << 16
 
@@ -49,8 +50,8 @@ class Engine(aiosmtpd.SMTP):
     session: Session
     envelope: Envelope
 
-    def __init__(self, handler: Handler, config: EngineConfig) -> None:
-        """`config` is shared by all connections of the listener.
+    def __init__(self, handler: Handler, config: EngineConfig, proxied: ProxyHeader | None = None) -> None:
+        """`config` is shared by all connections of the listener; `proxied` says whom a proxy has carried here.
 
         aiosmtpd's own __init__ is left out on purpose: it makes a StreamReader and reflects over the handler each time.
         """
@@ -67,15 +68,16 @@ class Engine(aiosmtpd.SMTP):
         self._eof = False
         self._finishing: Reply | None = None  # what is said at the end of the message in flight
         self._unread = 0
-        self._undrained = 0
-        self._sink: BodySink | None = None  # ours until handle_DATA has it
-        self._sink_fault: Reply | None = None
+        self._inlet = Inlet()
         self._messages = 0
+        self._proxied = proxied
 
     # --- asyncio's side: see asyncio.Protocol ------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.session.peer = self._wire.open(cast(asyncio.Transport, transport))
+        if self._proxied is not None:
+            self.session.carried(self._proxied)
         self._record.peer = self.session.peer[0]
         config = self.config
         refusal = config.refusal(self._record.peer)
@@ -86,6 +88,8 @@ class Engine(aiosmtpd.SMTP):
         else:
             if config.implicit_tls:
                 self._secured()
+            else:
+                self._look_at_trust()
             # Two turns of the loop: what the peer sent without waiting for the greeting is read before it.
             self.loop.call_soon(self.loop.call_soon, self._greet)
 
@@ -130,6 +134,12 @@ class Engine(aiosmtpd.SMTP):
     def abort(self) -> None:
         """Cut the connection; a hook that runs is left to end."""
         self._wire.abort()
+
+    def _look_at_trust(self) -> None:
+        """Whether the peer is a relay of the owner's, as far as is known now: TLS may bring a certificate."""
+        if self.session.is_of(self.config.forwarders, self._wire.certificate):
+            self._smtp.trusted = True
+            self._record.emit("connect", "info", stage="forwarder", rules="trusted-forwarder", reason=TRUSTED)
 
     # --- the pump ---------------------------------------------------------------------------------------------
 
@@ -248,13 +258,7 @@ class Engine(aiosmtpd.SMTP):
         if self._smtp.state is not State.TLS:
             return  # something was sent behind STARTTLS: cut off
 
-        def secured() -> None:
-            self._smtp.secure()
-            # RFC 3207 §4.2: what was said in clear is forgotten.
-            self.session.helo, self.session.host_name, self.session.extended_smtp = "", None, False
-            self._forget_envelope()
-
-        self._start_tls(secured)
+        self._start_tls()
 
     def _on_authenticate(self, event: events.Authenticate) -> None:
         def answered(reply: Reply) -> None:
@@ -263,9 +267,19 @@ class Engine(aiosmtpd.SMTP):
 
         self._ask("AUTH", answered, event.mechanism, event.credentials)
 
-    def _on_mail(self, event: events.Mail) -> None:
+    def _on_xclient(self, event: events.XClient) -> None:
+        self._record.client("XCLIENT", self.session.xclient(event.told))
         self._forget_envelope()
-        envelope = self.envelope
+        greeting = replies.greeting(self.config.hostname)
+        # What the first CONNECT could not judge can be judged now.
+        self._ask("CONNECT", lambda no: self._close_with(no) if no and no.code >= 400 else self._reply(greeting))
+
+    def _on_xforward(self, event: events.XForward) -> None:
+        self._record.client("XFORWARD", self.session.xforward(event.told))
+        self._reply(replies.OK)
+
+    def _on_mail(self, event: events.Mail) -> None:
+        envelope = self.envelope = Envelope() if self.envelope.trace else self.envelope
         envelope.trace = event.params.trace or new_trace_id()
 
         def answered(reply: Reply) -> None:
@@ -299,38 +313,30 @@ class Engine(aiosmtpd.SMTP):
         """What DATA_BEGIN answered: a refusal, or where the body goes."""
         if isinstance(result, Reply):
             return result
-        self._sink = self.envelope.sink = result
-        self._sink_fault, self._undrained = None, 0
+        self.envelope.sink = result
+        self._inlet.open(result)
         return None
 
     def _on_chunk(self, event: events.Chunk) -> None:
-        sink, size = self._sink, len(event.data)
-        self.envelope.size += size
-        if sink is None:
-            return
+        self.envelope.size += len(event.data)
         try:
-            sink.write(event.data)
+            drained = self._inlet.write(event.data)
         except Exception as error:
             self._spoil(self._bug(error, "writing the body"))
             return
-        self._undrained += size
-        if self._undrained >= DRAIN_EVERY:
-            self._undrained = 0
-            drain = getattr(sink, "drain", None)
-            if drain is not None:
-                self._wire.pause_reading()
-                self._await(drain(), "writing the body", lambda fault: self._spoil(fault) if fault else None)
+        if drained is not None:
+            self._wire.pause_reading()
+            self._await(drained, "writing the body", lambda fault: self._spoil(fault) if fault else None)
 
     def _on_end_of_chunk(self, event: events.EndOfChunk) -> None:
-        fault = event.fault or self._sink_fault
+        fault = event.fault or self._inlet.fault
         if fault is not None:
             self._record.refusal("BDAT", fault, self.envelope.trace)
         self._reply(fault or replies.chunk_taken(event.octets))
 
     def _on_end_of_body(self, event: events.EndOfBody) -> None:
-        fault = event.fault or self._sink_fault
-        sink, self._sink = self._sink, None
-        if fault is None and sink is not None:
+        fault = event.fault or self._inlet.fault
+        if fault is None and self._inlet.take() is not None:
             self._ask("DATA", self._taken)
             return
         refusal = fault or replies.SHUTTING_DOWN
@@ -352,30 +358,28 @@ class Engine(aiosmtpd.SMTP):
         self._reply(replies.OK)
 
     def _forget_envelope(self) -> None:
-        if self._sink is not None:
+        self.session.forwarded = None  # XFORWARD_README: said anew for each message
+        if self._inlet.sink is not None:
             self._spoil(replies.NO_RECIPIENTS)  # RSET or EHLO between two chunks: its words go to nobody
-        self._sink_fault = None
+        self._inlet.fault = None
         if self.envelope.trace:  # an unused one will do
             self.envelope = Envelope()
 
     def _spoil(self, fault: Reply) -> None:
-        """The message will be refused: what was stored of it is given back now, the reply waits for the final dot."""
-        sink, self._sink = self._sink, None
-        self._sink_fault = self._sink_fault or fault
-        if sink is not None:
-            try:
-                sink.abort()
-            except Exception as error:
-                self._bug(error, "dropping a body")
+        """The message will be refused; the reply waits for its end."""
+        try:
+            self._inlet.spoil(fault)
+        except Exception as error:
+            self._bug(error, "dropping a body")
 
     # --- TLS, time and the end --------------------------------------------------------------------------------
 
-    def _start_tls(self, then: Callable[[], None]) -> None:
+    def _start_tls(self) -> None:
         self._busy = True
         self._wire.stop_for_tls()
-        self._task = self.loop.create_task(self._handshake(then))
+        self._task = self.loop.create_task(self._handshake())
 
-    async def _handshake(self, then: Callable[[], None]) -> None:
+    async def _handshake(self) -> None:
         try:
             if self._smtp.unread:
                 raise ConnectionAbortedError("input in clear behind STARTTLS")
@@ -389,7 +393,13 @@ class Engine(aiosmtpd.SMTP):
             return
         self._secured()
         self._task = None
-        self._continue(lambda _: then(), None)
+        self._continue(self._forget_what_was_clear, None)
+
+    def _forget_what_was_clear(self, _: None) -> None:
+        """RFC 3207 §4.2."""
+        self._smtp.secure()
+        self.session.begin_anew()
+        self._forget_envelope()
 
     def _secured(self) -> None:
         """TLS is there."""
@@ -398,13 +408,14 @@ class Engine(aiosmtpd.SMTP):
         session.tls = True
         session.ssl = {"version": session.tls_version, "cipher": session.tls_cipher}
         self._record.emit("tls", "accept", version=session.tls_version, cipher=session.tls_cipher)
+        self._look_at_trust()
 
     def _late(self, session_over: bool) -> None:
         """The wire's clock ran out: for what is awaited now, or for the whole session."""
         if self._busy:
             return  # the peer waits for us; hooks and handshakes have limits of their own
         reply = replies.SESSION_TOO_LONG if session_over else replies.TIMED_OUT
-        if self._sink is not None:
+        if self._inlet.sink is not None:
             self._record.refusal("DATA", reply, self.envelope.trace)
         self._close_with(reply)
 
@@ -424,6 +435,8 @@ _REACTIONS: dict[type, Callable[[Engine, Any], None]] = {
     events.Hello: Engine._on_hello,
     events.StartTls: Engine._on_starttls,
     events.Authenticate: Engine._on_authenticate,
+    events.XClient: Engine._on_xclient,
+    events.XForward: Engine._on_xforward,
     events.Mail: Engine._on_mail,
     events.Rcpt: Engine._on_rcpt,
     events.Data: Engine._on_data,

@@ -19,6 +19,7 @@ from services.protocol.smtp_offer import Offer
 from services.protocol.smtp_syntax import MailParameters, Path, RcptParameters
 from services.runtime.events import Events, NoEvents
 from services.runtime.tls import ContextNow
+from services.smtp.trust import Forwarders
 
 if TYPE_CHECKING:
     from services.smtp.engine import Engine
@@ -195,6 +196,7 @@ class EngineConfig:
     max_connections_per_peer: int = 50
     # Addresses that many peers may arrive from (`gateway.py`): nobody's, so no limit by peer counts there.
     shared_peers: frozenset[str] = frozenset()
+    forwarders: Forwarders | None = None  # relays of the owner's: XCLIENT and XFORWARD are theirs alone
     events: Events = field(default_factory=NoEvents)
     # Where a fault of ours goes: the id the peer was told, the exception, what was being done. `Context.bug` fits.
     bug: Callable[[str, BaseException, str], None] = field(default=lambda identity, error, doing: None)

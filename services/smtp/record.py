@@ -6,12 +6,13 @@ One per connection, made by the engine. The rooms' verdicts are recorded by thei
 from __future__ import annotations
 
 from services.protocol.reply import Reply
+from services.protocol.smtp_true_client import Client
 from services.runtime.events import Events, Json
 
 # The record's kind for a command; what is no command counts to the connection.
 _KINDS = {
-    "HELO": "helo", "EHLO": "helo", "LHLO": "helo", "STARTTLS": "tls", "AUTH": "login", "MAIL": "mail", "RCPT": "rcpt",
-    "DATA": "data", "BDAT": "data",
+    "HELO": "helo", "EHLO": "helo", "LHLO": "helo", "STARTTLS": "tls", "AUTH": "login", "XCLIENT": "connect",
+    "XFORWARD": "mail", "MAIL": "mail", "RCPT": "rcpt", "DATA": "data", "BDAT": "data",
 }  # fmt: skip
 
 
@@ -42,6 +43,10 @@ class Record:
             reason=reply.text,
             **fields,
         )
+
+    def client(self, verb: str, client: Client) -> None:
+        """A trusted relay named whom it has the connection or the message from."""
+        self.emit("connect", "info", stage=verb, client=client.address, helo=client.helo, name=client.name)
 
     def disconnect(self, seconds: float, messages: int, last_words: Reply | None) -> None:
         """The connection is gone; `last_words` is what it was cut off with."""

@@ -6,14 +6,19 @@ Made and filled by `engine.py`, read by the rooms' handlers.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from aiosmtpd import smtp as aiosmtpd
 
+from services.protocol.proxy_header import ProxyHeader
 from services.protocol.smtp_syntax import NULL, MailParameters, Path
 from services.protocol.smtp_true_client import Client, Via
+from services.protocol.smtp_xclient import Told
 from services.runtime.events import new_trace_id
 from services.smtp.handler import BodySink, Recipient
+from services.smtp.trust import Forwarders
 
 
 class Session(aiosmtpd.Session):
@@ -38,19 +43,54 @@ class Session(aiosmtpd.Session):
         self.account: str | None = None  # set by handle_AUTH
         self.trusted = False  # the peer is a forwarder that the owner named
         self.via: Via = ""  # "proxy" where the PROXY protocol said who the peer is
-        self.told: Client | None = None  # by XCLIENT for the session, by XFORWARD for a message
+        self.named: Client | None = None  # by XCLIENT, or by a PROXY header that names nobody: for the session
+        self.forwarded: Client | None = None  # by XFORWARD: for one message
         self.notes: Any = None  # what the handler keeps about this connection; the engine never looks
 
     @property
     def client(self) -> Client:
         """Whom policies judge."""
-        told = self.told
-        if told is None:
+        if self.forwarded is not None:
+            return self.forwarded
+        named = self.named
+        if named is None:
             return Client(self.peer[0], self.helo, "", self.via)
-        if told.via == "xclient" and not told.helo:
-            # The relay's next EHLO is said in the client's name.
-            return Client(told.address, self.helo, told.name, told.via)
-        return told
+        # Where XCLIENT named no HELO, the relay's next EHLO is said in the client's name.
+        return named if named.helo else replace(named, helo=self.helo)
+
+    def carried(self, header: ProxyHeader) -> None:
+        """From here on the peer is whom a proxy named; where it named nobody, it stays the proxy, and there is no
+        client."""
+        self.via = "proxy"
+        if header.address:
+            self.peer = (header.address, header.port)
+        else:
+            self.named = Client("", via="proxy")
+
+    def is_of(self, forwarders: Forwarders | None, certificate: Callable[[], bytes | None]) -> bool:
+        """Whether it shows now that the peer is one of `forwarders`; True once."""
+        if forwarders is None or self.trusted:
+            return False
+        self.trusted = forwarders.trusts(self.peer[0], certificate())
+        return self.trusted
+
+    def begin_anew(self) -> None:
+        """After STARTTLS (RFC 3207 §4.2) and XCLIENT: what was said before is forgotten."""
+        self.helo, self.host_name, self.extended_smtp, self.forwarded = "", None, False, None
+        if self.via != "proxy":
+            self.named = None
+
+    def xclient(self, told: Told) -> Client:
+        """What XCLIENT said, over what it said before; the session begins anew."""
+        before = self.named if self.named is not None and self.named.via == "xclient" else None
+        self.begin_anew()
+        self.named = told.over(before, via_xclient=True)
+        return self.named
+
+    def xforward(self, told: Told) -> Client:
+        """What XFORWARD said of the next message, over what it said before."""
+        self.forwarded = told.over(self.forwarded, via_xclient=False)
+        return self.forwarded
 
 
 class Envelope(aiosmtpd.Envelope):

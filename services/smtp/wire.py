@@ -138,6 +138,11 @@ class Wire:
         cipher = secured.cipher() if secured is not None else None
         return (secured.version() or "" if secured is not None else "", cipher[0] if cipher else "")
 
+    def certificate(self) -> bytes | None:
+        """The client's certificate (DER); None without TLS or without one."""
+        secured: ssl.SSLObject | None = self._transport.get_extra_info("ssl_object") if self._transport else None
+        return secured.getpeercert(binary_form=True) if secured is not None else None
+
     def _gone(self) -> bool:
         return self._transport is None or self.lost or self._transport.is_closing()
 

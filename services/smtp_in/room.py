@@ -25,10 +25,12 @@ from services.runtime.internal_http import Client, Request, Response, Routes, se
 from services.runtime.listener import listen
 from services.runtime.process import Context
 from services.runtime.tls import ContextNow, ServerCertificates
-from services.runtime.values import MIB
+from services.runtime.values import MIB, Settings, WrongSetting
 from services.smtp.engine import Engine
 from services.smtp.gateway import Watch
 from services.smtp.handler import EngineConfig
+from services.smtp.proxy import ProxyEntrance
+from services.smtp.trust import Forwarders, Peers
 from services.smtp_in.answers import Answers
 from services.smtp_in.deliver import Courier
 from services.smtp_in.dsn import Told
@@ -54,23 +56,32 @@ async def serve(context: Context, lookup: Lookup | None = None) -> None:
     `lookup` answers in place of the resolver of the settings; for tests.
     """
     settings = context.settings
-    certificates = ServerCertificates(settings.certs_dir)
+    gateways = default_gateways()
+    forwarders, proxies = _named_peers(settings, gateways)
+    certificates = ServerCertificates(settings.certs_dir, ask_clients=forwarders.by_certificate)
     await certificates.wait()
     deliveries = Deliveries(settings.mail_dir, clock=context.clock)
     await deliveries.start()
     imap = Client(context.room, context.secrets, "imap", settings.imap_url)
     hold = Hold(context)
-    judging = _judging(context, lookup)
-    parts = _assemble(context, deliveries, imap, certificates.context, hold, judging)
+    judging = _judging(context, lookup, gateways, forwarders)
+    parts = _assemble(context, deliveries, imap, certificates.context, hold, judging, gateways, forwarders)
     hold.when_it_begins(lambda _: parts.smtp.connections.dismiss(replies.UPDATING, hold.exempts))
     routes = Routes()
     routes.add("GET", "/v1/status", parts.status, allow=("admin",))
     hold.add_to(routes)
+    early: set[ProxyEntrance] = set()
     try:
         async with serving(context, routes) as http, asyncio.TaskGroup() as group:
             smtp = await listen(lambda: Engine(parts.outside, parts.smtp), settings.smtp_listen)
+            proxied = await listen(
+                lambda: ProxyEntrance(
+                    lambda header: Engine(parts.outside, parts.smtp, header), proxies, parts.smtp, early
+                ),
+                settings.smtp_proxy_listen,
+            )
             lmtp = await listen(lambda: Engine(parts.inside, parts.lmtp), settings.lmtp_listen)
-            context.ports.update(http=http.port, smtp=smtp.port, lmtp=lmtp.port)
+            context.ports.update(http=http.port, smtp=smtp.port, proxy=proxied.port, lmtp=lmtp.port)
             running = [
                 context.spawn(group, certificates.follow(), "following the certificate"),
                 context.spawn(group, parts.hints.run(), "telling imap of new mail"),
@@ -79,8 +90,10 @@ async def serve(context: Context, lookup: Lookup | None = None) -> None:
             ]
             context.health.ready()
             await context.stop.wait()
-            smtp.close()
-            lmtp.close()
+            for listener in (smtp, proxied, lmtp):
+                listener.close()
+            for waiting in list(early):
+                waiting.abort()
             grace = settings.grace_seconds
             await asyncio.gather(parts.smtp.connections.drain(grace), parts.lmtp.connections.drain(grace))
             for task in running:
@@ -160,13 +173,15 @@ class Reserve:
         return self._free
 
 
-def _judging(context: Context, lookup: Lookup | None) -> Judging | None:
+def _judging(
+    context: Context, lookup: Lookup | None, gateways: frozenset[str], forwarders: Forwarders
+) -> Judging | None:
     settings = context.settings
     if settings.mail_checks == "off":
         return None
     return Judging(
         context, SnapshotDirectory(settings.routing_dir), lookup or Resolver(settings.resolver),
-        gateways=default_gateways(), is_forwarder=lambda address: False, scanners=chosen(settings),
+        gateways=gateways, is_forwarder=forwarders.addresses.__contains__, scanners=chosen(settings),
     )  # fmt: skip
 
 
@@ -175,8 +190,26 @@ def administrator(directory: SnapshotDirectory) -> str:
     return next((each.address for each in directory.accounts() if each.administrator and each.enabled), "")
 
 
+def _named_peers(settings: Settings, gateways: frozenset[str]) -> tuple[Forwarders, Peers]:
+    """Whom the owner trusts to say where mail comes from. Raises WrongSetting."""
+    try:
+        return (
+            Forwarders(settings.trusted_forwarders, settings.trusted_forwarder_certs, gateways),
+            Peers(settings.proxy_peers),
+        )
+    except ValueError as error:
+        raise WrongSetting(f"{error} (env/edge.env)") from None
+
+
 def _assemble(
-    context: Context, deliveries: Deliveries, imap: Client, tls: ContextNow, hold: Hold, judging: Judging | None
+    context: Context,
+    deliveries: Deliveries,
+    imap: Client,
+    tls: ContextNow,
+    hold: Hold,
+    judging: Judging | None,
+    gateways: frozenset[str],
+    forwarders: Forwarders,
 ) -> Parts:
     settings = context.settings
     directory = SnapshotDirectory(settings.routing_dir)
@@ -192,7 +225,6 @@ def _assemble(
         personal, Told(context, forwarder), quotas, lambda: administrator(directory),
         settings.forward_junk == "keep",
     )  # fmt: skip
-    gateways = default_gateways()
     gateway, reserve = Watch(gateways), Reserve(context)
     parts = (context, directory, deliveries, courier, forwarder, gateway, reserve, quotas)
     outside = Intake(*parts, hold=hold, judging=judging)
@@ -213,6 +245,7 @@ def _assemble(
         max_connections=settings.max_connections,
         max_connections_per_peer=settings.max_connections_per_peer,
         shared_peers=gateways,
+        forwarders=forwarders or None,
         events=context.events,
         bug=context.bug,
     )

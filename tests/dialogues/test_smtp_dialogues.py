@@ -1,6 +1,6 @@
 """Every SMTP and LMTP corner, a dialogue file each, against the smtp-in room and a submission listener as smtp-out has.
 
-`@server`: smtp (default), lmtp, submission (STARTTLS) or submissions (implicit TLS). `@delivered`: text that a message in
+`@server`: smtp (default), lmtp, proxy, submission (STARTTLS) or submissions (implicit TLS). `@delivered`: text that a message in
 some mailbox must hold afterwards. Any other `@` line is a setting of the room.
 """
 
@@ -99,7 +99,7 @@ async def against_the_room(dialogue: Dialogue, folder: Path) -> None:
     """Play on the smtp-in room."""
     settings = dict(dialogue.settings)
     listener, delivered = settings.pop("server", "smtp"), settings.pop("delivered", "")
-    given = {name: int(value) for name, value in settings.items()}
+    given = {name: int(value) if value.isdigit() else value for name, value in settings.items()}
     async with ReceivingRoom(folder, **given) as room:
         player = Player("127.0.0.1", room.port(listener), {"login": room.login}, tls=client_context())
         await player.play(dialogue)

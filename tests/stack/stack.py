@@ -30,6 +30,7 @@ CONTAINERS = (*ROOMS, "unbound")
 PORTS = {
     "smtp": "SMTP_PORT", "submission": "SUBMISSION_PORT", "submissions": "SUBMISSIONS_PORT", "imap": "IMAP_PORT",
     "imaps": "IMAPS_PORT", "http": "HTTP_PORT", "https": "HTTPS_PORT", "admin": "ADMIN_PORT",
+    "proxy": "PROXY_PORT",
 }  # fmt: skip
 
 

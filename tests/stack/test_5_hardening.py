@@ -20,7 +20,7 @@ from services.runtime import secrets
 
 PROBE = Path(__file__).with_name("probe.py")
 LISTENS = {
-    "smtp-in": (24, 25, 8000), "smtp-out": (465, 587, 8000, 10025), "imap": (143, 993, 8000), "dkim": (8000,),
+    "smtp-in": (24, 25, 8000, 10025), "smtp-out": (465, 587, 8000, 10025), "imap": (143, 993, 8000), "dkim": (8000,),
     "acme": (8000,), "admin": (8000, 8080), "updater": (8000,), "docker-filter": (2375, 8000), "unbound": (53,),
 }  # fmt: skip
 CLOSED = 9  # discard: what accepts there is no container of ours

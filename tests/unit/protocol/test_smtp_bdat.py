@@ -106,6 +106,17 @@ def test_who_announces_far_too_much_is_cut_off(octets: bytes) -> None:
     assert play(TRANSACTION + b"BDAT " + octets + b"\r\nNOOP\r\n")[::2] == ([250, 250, 552], State.CLOSED)
 
 
+def test_a_refused_message_of_many_chunks_is_one_error_and_has_an_end() -> None:
+    owner = greeted(Offer("mail.test", 1000, chunking=True, max_errors=3))
+    owner.feed(TRANSACTION + chunk(b"\n") + chunk(b"x" * 100) * 50 + chunk(b"x", last=True) + b"NOOP\r\n")
+    assert owner.codes == [250, 250] + [550] * 52 + [250]
+    for _ in range(2):
+        owner.feed(TRANSACTION + chunk(b"\n"))
+        for _ in range(3):
+            owner.feed(chunk(b"x" * 500_000))
+    assert owner.session.state is State.CLOSED
+
+
 @pytest.mark.parametrize(
     ("before", "code", "after"),
     [(b"", 503, State.READY), (b"MAIL FROM:<a@b>\r\n", 554, State.MAIL)],

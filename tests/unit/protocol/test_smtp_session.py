@@ -28,6 +28,8 @@ ARGUMENTS = {
     "VRFY": " a",
     "AUTH": " X",
     "BDAT": " 0",
+    "XCLIENT": " ADDR=203.0.113.9",
+    "XFORWARD": " ADDR=203.0.113.9",
 }
 
 
@@ -35,6 +37,7 @@ ARGUMENTS = {
 @pytest.mark.parametrize("state", PREPARED)
 def test_each_command_in_each_state(verb: str, state: State) -> None:
     owner = greeted(CHUNKING, hello=False)
+    owner.session.trusted = True
     for line in PREPARED[state].split(b"\r\n "):
         owner.feed(line.strip() + b"\r\n" if line else b"")
     assert owner.session.state is state

@@ -36,6 +36,7 @@ async def main(folder):
     settings = Settings(
         mail_domain="example.test", mail_dir=folder + "/mail", routing_dir=folder + "/routing", room_dir=folder,
         certs_dir=folder + "/certs", secrets_dir=folder + "/secrets", smtp_listen=at, lmtp_listen=at, http_listen=at,
+        smtp_proxy_listen=at,
         imap_url="http://127.0.0.1:9", forward_address="127.0.0.1:9", disk_reserve_percent=0, max_connections_per_peer=99,
     )
     context = Context("smtp-in", settings, NoEvents(), Secrets(settings.secrets_dir), Health("smtp-in"))
