@@ -1,4 +1,4 @@
-"""What others publish for tests, read from their source distributions: SPF's test suite, and pyspf as a second opinion.
+"""What others publish for tests, read from their source distributions: test suites, signed mail, and second opinions.
 
 Pinned by tests/published.lock and fetched by pip, by name, once: `python -m tests.published` (scripts/test does it when
 it sets up) or by the first test that asks. Kept as the archive that came, under $XDG_CACHE_HOME or ~/.cache.
