@@ -37,14 +37,14 @@ SLOW_SECONDS = 2.5
 
 
 def truth(server: LyingDns, query: bytes) -> list[bytes]:
-    """outside.test and its mail server; nothing else exists."""
+    """outside.test and its mail server; nothing else exists. Not to be remembered: the next answer may be a lie."""
     asked = dns.message.from_wire(query)
     response = dns.message.make_response(asked, recursion_available=True)
     question = asked.question[0]
     name, kind = question.name.to_text(omit_final_dot=True).lower(), question.rdtype.name
     values = {("outside.test", "MX"): "10 mx.outside.test.", ("mx.outside.test", "A"): "127.0.0.1"}
     if (name, kind) in values:
-        response.answer.append(dns.rrset.from_text(question.name, 60, "IN", kind, values[name, kind]))
+        response.answer.append(dns.rrset.from_text(question.name, 0, "IN", kind, values[name, kind]))
     elif name not in ("outside.test", "mx.outside.test"):
         response.set_rcode(dns.rcode.NXDOMAIN)
     return [response.to_wire()]
