@@ -14,7 +14,7 @@ from fastapi import FastAPI, HTTPException, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from services.admin.api import accounts, explain, guard, queue, status, trace, updates
+from services.admin.api import accounts, explain, guard, junk, queue, status, trace, updates
 from services.admin.hosts import Hosts
 from services.admin.parts import Parts
 from services.admin.web import views
@@ -51,7 +51,7 @@ def build(parts: Parts) -> ASGIApp:
         docs_url=None,  # FastAPI's own pages load scripts from elsewhere
         redoc_url=None,
     )
-    for module in (accounts, queue, trace, explain, status, updates):
+    for module in (accounts, queue, trace, explain, junk, status, updates):
         app.include_router(module.router(parts), prefix=API)
     guard.answer_errors(app)
     app.add_exception_handler(Exception, _fault(parts.context))

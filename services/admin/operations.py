@@ -238,6 +238,10 @@ class Operations:
 
     # --- the queue and the bans: other rooms' -----------------------------------------------------------------------
 
+    async def junk(self, account: str | None) -> Any:
+        """What the junk filter has learned for one account or all."""
+        return await self._peers.ask("imap", "GET", "/v1/junk", query={"account": account} if account else None)
+
     async def queue(self, limit: int) -> Any:
         """What waits in smtp-out."""
         return await self._peers.ask("smtp-out", "GET", "/v1/queue", query={"limit": str(limit)})

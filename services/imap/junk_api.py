@@ -8,15 +8,17 @@ much as one of 200.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from services.directory.addresses import key
-from services.directory.lookup import AuthDirectory
+from services.directory.lookup import AuthDirectory, DirectoryUnavailable
 from services.imap.accounts import Account, Accounts
 from services.imap.lesson import Lesson
 from services.message.text import header_text
+from services.policy.junk import LEAST_TRAINED, Trained
 from services.runtime.events import new_trace_id
 from services.runtime.internal_http import BadRequest, Request, Response, Routes
 from services.runtime.process import Context
@@ -24,6 +26,8 @@ from services.storage.account import AccountStore
 from services.storage.errors import Busy, LimitReached, MailboxMissing, StorageError
 from services.storage.folder_names import INBOX
 from services.storage.mailbox import Mailbox
+from services.storage.paths import account_parts
+from services.storage.personal import JUNK_MODEL
 
 Place = Literal["junk", "inbox"]
 Teach = Callable[[str, Sequence[Lesson]], None]  # `Trainer.take`
@@ -53,9 +57,45 @@ class JunkApi:
 
     def add_to(self, routes: Routes) -> None:
         """All of them."""
+        routes.add("GET", "/v1/junk", self._memory, allow=("admin",))
         routes.add("GET", "/v1/accounts/{address}/recent", self._recent, allow=("admin",))
         routes.add("POST", "/v1/accounts/{address}/not-junk", self._not_junk, allow=("admin",))
         routes.add("POST", "/v1/accounts/{address}/junk", self._junk, allow=("admin",))
+
+    async def _memory(self, request: Request) -> Response:
+        """What the junk filter has learned for all accounts, or for `?account=`. Times in seconds, 0: no model yet."""
+        wanted = request.query.get("account")
+        try:
+            addresses = [key(wanted)] if wanted else [account.address for account in self._directory.accounts()]
+            if wanted and self._directory.account(addresses[0]) is None:
+                return Response.error(404, "no such account")
+        except DirectoryUnavailable as error:
+            return Response.error(503, str(error))
+        found: list[dict[str, object]] = []
+        for address in addresses:
+            try:
+                account = await self._accounts.open(address)
+            except (StorageError, OSError) as error:
+                self._context.log("warning", f"junk memory of {address}: {error}")
+                continue
+            try:
+                found.append(await account.run(lambda: self._learned(account.address, account.store)))  # noqa: B023
+            finally:
+                self._accounts.release(account)
+        return Response.of({"accounts": found})
+
+    def _learned(self, address: str, store: AccountStore) -> dict[str, object]:
+        of = store.junk.sorted()
+        path = os.path.join(self._context.settings.personal_dir, *account_parts(address), JUNK_MODEL)
+        try:
+            status = os.stat(path)
+            made, octets = status.st_mtime, status.st_size
+        except OSError:
+            made, octets = 0.0, 0
+        return {
+            "account": address, "junk": of.junk, "good": of.good, "known": store.junk.known(), "least": LEAST_TRAINED,
+            "used": Trained(*of).enough, "made": made, "octets": octets, "unpublished": store.junk.unpublished(),
+        }  # fmt: skip
 
     async def _recent(self, request: Request) -> Response:
         """`?place=junk|inbox&limit=`: the newest messages there, newest first."""

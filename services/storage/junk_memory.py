@@ -112,6 +112,11 @@ class JunkMemory:
         row = self._database.execute("SELECT junk, good, cjk_junk, cjk_good FROM junk_account").fetchone()
         return Sorted(*row) if row else Sorted()
 
+    def known(self) -> int:
+        """How many senders are known."""
+        (count_of,) = self._database.execute("SELECT count(*) FROM junk_known").fetchone()
+        return int(count_of)
+
     def unpublished(self) -> bool:
         """True where the published model, if there is one, does not have the last changes."""
         row = self._database.execute("SELECT changed <> published FROM junk_account").fetchone()

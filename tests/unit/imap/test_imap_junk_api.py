@@ -130,3 +130,30 @@ def test_headers_of_strangers_are_bounded(tmp_path: Path) -> None:
             assert sorted(len(each["subject"]) for each in found) == [0, 300]
 
     run(work())
+
+
+def test_what_was_learned_is_told(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with world(tmp_path) as place:
+            place.deliver(LETTER % (b"1", b"one"))
+            account = await place.accounts.open(ANN)
+            await account.run(lambda: account.store.mailbox("INBOX"))
+            place.trainer.take(ANN, [Lesson("junk", "INBOX", (1,))])
+            await place.trainer.drain()
+            place.accounts.release(account)
+            routes = Routes()
+            JunkApi(place.context, place.directory, place.accounts, place.trainer.take).add_to(routes)  # type: ignore[arg-type]
+            found = routes.find("GET", "/v1/junk")
+            assert not isinstance(found, int)
+            assert found[0].allow == {"admin"}
+            for query, accounts in (({}, 2), ({"account": ANN}, 1)):
+                answer = await found[0].handler(Request("GET", "/v1/junk", query, {}, b"", "admin", {}))
+                told = answer.json()["accounts"]
+                assert len(told) == accounts
+                assert (told[0]["account"], told[0]["junk"], told[0]["good"]) == (ANN, 1, 0)
+                assert told[0]["octets"] > 64
+                assert told[0]["used"] is False
+            nobody = Request("GET", "/v1/junk", {"account": "nobody@example.test"}, {}, b"", "admin", {})
+            assert (await found[0].handler(nobody)).status == 404
+
+    run(work())
