@@ -106,9 +106,9 @@ def _add_accounts(nouns: _Nouns) -> None:
         ("enable", "undo disable"),
     ):
         nouns.verb(verbs, name, directory.account_change, words).add_argument("address")
-    quota = nouns.verb(verbs, "quota", directory.account_change, "how much mail an account may keep")
+    quota = nouns.verb(verbs, "quota", directory.account_quota, "how much mail an account may keep, and does")
     quota.add_argument("address")
-    quota.add_argument("size", help="such as 500M or 2GiB; 0: no limit")
+    quota.add_argument("size", nargs="?", help="such as 500M or 2GiB; 0: no limit (default: say what is used of it)")
     admin = nouns.verb(verbs, "admin", directory.account_change, "make an administrator, or none")
     admin.add_argument("address")
     admin.add_argument("state", choices=("on", "off"))

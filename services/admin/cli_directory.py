@@ -75,6 +75,21 @@ def account_check(client: Client, out: Output, given: Arguments) -> int:
     return 0 if answer["right"] else 1
 
 
+def account_quota(client: Client, out: Output, given: Arguments) -> None:
+    """account quota: set it, or say what is used of it."""
+    if given.size is not None:
+        account_change(client, out, given)
+        return
+    answer = client.ask("GET", f"/accounts/{segment(given.address)}")
+    account = answer["account"]
+    used, quota = account["used_bytes"], account["quota_bytes"]
+    if not quota:
+        out.answer(answer, f"{account['address']} keeps {size_text(used)} and has no quota")
+        return
+    share = f" ({used * 100 // quota} %)" if used is not None else ""
+    out.answer(answer, f"{account['address']} keeps {size_text(used)} of {size_text(quota)}{share}")
+
+
 def account_change(client: Client, out: Output, given: Arguments) -> None:
     """account disable, enable, quota, admin, login."""
     changes: dict[str, dict[str, Any]] = {"disable": {"enabled": False}, "enable": {"enabled": True}}

@@ -3,7 +3,7 @@
 The rule is one sentence: an account may send as every address whose mail it would receive. `routes.resolve` answers
 that, so it covers the account's own address, `+tag`, each alias that leads to it over any number of steps, a shared
 list (each member may answer as the list), and a catch-all for addresses that nobody else has. Its own address is its
-own even where an alias sends its mail elsewhere.
+own even where an alias sends its mail elsewhere. Addresses of a domain alias are those of the domain it stands for.
 
 Checked are the envelope sender (MAIL) and every address of From and Sender: From is what the recipient sees, and what
 DKIM signs for. The null sender is for reports made by servers, not for people.
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 from services.message.addresses import addresses
 from services.message.from_domain import like_addresses, outside_quotes
-from services.policy.routes import RoutedAccount, Routing, RoutingDirectory, normalise, resolve, without_tag
+from services.policy.routes import RoutedAccount, Routing, RoutingDirectory, canonical, normalise, resolve, without_tag
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class NotAllowed:
 
 def may_send_as(account: str, address: str, directory: RoutingDirectory[RoutedAccount]) -> bool:
     """Whether `account` (its address) may use `address`."""
-    asked = normalise(address)
+    asked = canonical(normalise(address), directory)
     if account in (asked, without_tag(asked)):
         return True
     found = resolve(asked, directory)

@@ -76,6 +76,16 @@ def test_made_up_password_is_printed(run):
     assert json.loads(run("--json", "account", "password", "anna@example.test", "--generate"))["password"] != password
 
 
+def test_what_is_used_of_a_quota(run, admin_room):
+    admin_room.peers.answers["imap", "GET", "/v1/usage"] = {"accounts": {}}
+    assert run("account", "quota", ADMIN) == f"{ADMIN} keeps - and has no quota\n"
+    run("account", "quota", ADMIN, "1M")
+    assert run("account", "quota", ADMIN) == f"{ADMIN} keeps - of 1.0 MiB\n"
+    admin_room.peers.answers["imap", "GET", "/v1/usage"] = {"accounts": {ADMIN: {"bytes": 943_719, "messages": 3}}}
+    assert run("account", "quota", ADMIN) == f"{ADMIN} keeps 922 KiB of 1.0 MiB (90 %)\n"
+    assert "has no quota" in run("account", "quota", ADMIN, "0")
+
+
 def test_domain_aliases(run):
     out = run("domain", "alias", "add", "alias.test", "example.test")
     assert "every address of alias.test answers as the one of example.test" in out and "dns show alias.test" in out
