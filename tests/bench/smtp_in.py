@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,21 +38,23 @@ SESSIONS = (1, 10, 50)
 MESSAGES = 2000
 ROUNDS = 3
 OCTETS = 5120
+PLAIN = ("-l", str(OCTETS), "-f", "sender@load.test")
 BAR = 1.0  # times Postfix, at 10 and 50 sessions
 RECIPIENT = "user@bench.test"
 MAIL_UID = MAIL_GID = 5000
 
 
 @contextlib.contextmanager
-def smtp_in(folder: Path, certificate: tuple[bytes, bytes]) -> Iterator[tuple[int, int, Path]]:
-    """Our room as a process; its port, pid and the user's Maildir."""
+def smtp_in(folder: Path, certificate: tuple[bytes, bytes], **chosen: Any) -> Iterator[tuple[int, int, Path]]:
+    """Our room as a process; its port, pid and the user's Maildir. `chosen` are settings, MAIL_CHECKS=off if none is."""
     ports = single._free_ports()
     settings = dataclasses.replace(
         single._housed(Settings(mail_domain="bench.test"), str(folder), ports),
         single_process=False,
         http_listen=f"127.0.0.1:{ports['http-smtp-in']}",
-        max_connections_per_peer=200,  # all the load comes from one address
         room_dir=str(folder / "room"),
+        # All the load comes from one address.
+        **{"max_connections_per_peer": 200, "mail_checks": "off", **chosen},
     )
     for name in ("mail_dir", "routing_dir", "auth_dir", "certs_dir", "room_dir"):
         os.makedirs(getattr(settings, name))
@@ -130,14 +132,16 @@ def count(folder: Path) -> int:
         return sum(1 for _ in entries)
 
 
-def one_round(port: int, pid: int, maildir: Path, sessions: int) -> dict[str, float]:
+def one_round(
+    port: int, pids: Sequence[int], maildir: Path, sessions: int, message: Sequence[str] = PLAIN
+) -> dict[str, float]:
+    """Send `MESSAGES` and wait for the last file; `pids` are the side's processes, `message` says which to send."""
     new = maildir / "new"
     before = count(new) if new.exists() else 0
-    cpu = cpu_seconds(pid)
+    cpu = sum(map(cpu_seconds, pids))
     start = time.perf_counter()
     load = subprocess.run(
-        ["smtp-source", "-s", str(sessions), "-m", str(MESSAGES), "-l", str(OCTETS), "-f", "sender@load.test",
-         "-t", RECIPIENT, f"127.0.0.1:{port}"],
+        ["smtp-source", "-s", str(sessions), "-m", str(MESSAGES), *message, "-t", RECIPIENT, f"127.0.0.1:{port}"],
         capture_output=True, text=True, timeout=180, check=False,
     )  # fmt: skip
     if load.returncode:
@@ -147,7 +151,7 @@ def one_round(port: int, pid: int, maildir: Path, sessions: int) -> dict[str, fl
             raise SystemExit(f"only {count(new) - before} of {MESSAGES} arrived")
         time.sleep(0.01)
     seconds = time.perf_counter() - start
-    return {"per_second": MESSAGES / seconds, "cpu_per_1000": (cpu_seconds(pid) - cpu) / MESSAGES * 1000}
+    return {"per_second": MESSAGES / seconds, "cpu_per_1000": (sum(map(cpu_seconds, pids)) - cpu) / MESSAGES * 1000}
 
 
 def measure() -> dict[str, Any]:
@@ -166,18 +170,9 @@ def _measured(folder: Path, certificate: tuple[bytes, bytes]) -> dict[str, Any]:
     (folder / "ours").mkdir()
     peer = Postfix(folder / "postfix", single._free_ports()["smtp"], certificate[0] + certificate[1])
     peer.start()
-    rows = []
     try:
         with smtp_in(folder / "ours", certificate) as (port, pid, maildir):
-            sides = {"ours": (port, pid, maildir), "peer": (peer.port, peer.pid, peer.maildir)}
-            for side in sides.values():
-                one_round(*side, 10)  # not counted: caches fill, Postfix starts its processes
-            for sessions in SESSIONS:
-                rounds: dict[str, list[dict[str, float]]] = {"ours": [], "peer": []}
-                for number in range(ROUNDS):
-                    for name in ("ours", "peer") if number % 2 else ("peer", "ours"):
-                        rounds[name].append(one_round(*sides[name], sessions))
-                rows.append(row(sessions, rounds))
+            rows = in_turn({"ours": (port, [pid], maildir), "peer": (peer.port, [peer.pid], peer.maildir)})
             memory = round(pss(pid), 1)
     finally:
         peer.stop()
@@ -187,11 +182,28 @@ def _measured(folder: Path, certificate: tuple[bytes, bytes]) -> dict[str, Any]:
         "met": all(each["ratio"] >= BAR for each in rows if each["sessions"] != 1),
         "memory_mib": memory,
         "settings": {
-            "ours": "1 worker, fsync of each file before 250 and of the rename, events on, STARTTLS offered, no capability",
+            "ours": "1 worker, MAIL_CHECKS=off, fsync of each file before 250 and of the rename, events on, STARTTLS offered, no capability",
             "peer": f"Postfix {Postfix.version()}, Debian's master.cf, fsync as built in, STARTTLS offered",
             "load": f"smtp-source, {MESSAGES} messages of {OCTETS} octets, one a connection, {ROUNDS} rounds in turn",
         },
     }
+
+
+Side = tuple[int, Sequence[int], Path]
+
+
+def in_turn(sides: dict[str, Side], *message: Sequence[str]) -> list[dict[str, Any]]:
+    """One row per number of sessions; rounds of both sides alternate."""
+    rows = []
+    for side in sides.values():
+        one_round(*side, 10, *message)  # not counted: caches fill, Postfix starts its processes
+    for sessions in SESSIONS:
+        rounds: dict[str, list[dict[str, float]]] = {"ours": [], "peer": []}
+        for number in range(ROUNDS):
+            for name in ("ours", "peer") if number % 2 else ("peer", "ours"):
+                rounds[name].append(one_round(*sides[name], sessions, *message))
+        rows.append(row(sessions, rounds))
+    return rows
 
 
 def row(sessions: int, rounds: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
