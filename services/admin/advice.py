@@ -163,6 +163,11 @@ RULES: dict[str, Advice] = {
         mark("How the server introduced itself is not how mail servers do."),
         mark("If you know them: its own name (myhostname in Postfix) must be a full one with an address in DNS."),
     ),
+    "dnsbl-error": Advice(
+        mark("A blocklist that you asked gave no answer that can be used, so it counts for nothing."),
+        mark("The sentence says why. A list that has ended or refuses you is best taken out."),
+        ("DNSBL_LISTS", "docs/junk.md"),
+    ),
     "dnsbl-*": Advice(
         mark("The server's address or domain stands on a blocklist that you asked."),
         mark(

@@ -15,6 +15,7 @@ import re
 from services.admin.phrases_filter import FILTER_PHRASES
 from services.admin.phrases_proof import PROOF_PHRASES
 from services.admin.phrases_sender import SENDER_PHRASES
+from services.admin.phrases_verdict import VERDICT_PHRASES
 from services.admin.text import ENGLISH, _, language, mark
 
 PHRASES = (
@@ -263,6 +264,7 @@ PHRASES = (
     mark("there is no message {id} in the queue"),
     *PROOF_PHRASES,
     *SENDER_PHRASES,
+    *VERDICT_PHRASES,
     # --- how long a container runs, in Docker's words
     mark("Up {time} (healthy)"),
     mark("Up {time} (unhealthy)"),

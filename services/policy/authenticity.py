@@ -199,7 +199,7 @@ def _dkim(results: Sequence[DkimResult]) -> Iterator[Reason]:
             case "temperror":
                 yield Reason("dkim-temperror", f"DKIM: the signature of {signer} is not known: {each.problem}")
             case _:
-                yield Reason("dkim-fail", f"DKIM: the signature of {signer} does not hold: {each.problem}")
+                yield Reason(f"dkim-{each.result}", f"DKIM: the signature of {signer} does not hold: {each.problem}")
 
 
 def _dmarc(proofs: Proofs, wishes: Wishes) -> tuple[list[Reason], Action]:
@@ -221,7 +221,7 @@ def _dmarc(proofs: Proofs, wishes: Wishes) -> tuple[list[Reason], Action]:
         return [Reason(rule, f"DMARC: nothing proves that it is of {domain}", DMARC_FAIL_NONE)], "accept"
     text = f"DMARC: nothing proves that it is of {domain}, which asks for {dmarc.policy}"
     if proofs.vouched_by:
-        return [Reason(rule, f"{text}; but {proofs.vouched_by} (ARC)")], "accept"
+        return [Reason(rule, f"{text}, but {proofs.vouched_by} (ARC)")], "accept"
     action: Action = {
         "junk": "junk",
         "reject": "reject",

@@ -53,7 +53,7 @@ class Inquiry:
         for each in lists:
             found += each.reasons
             if each.error:
-                found.append(Reason(each.list.rule, each.error))
+                found.append(Reason("dnsbl-error", each.error))
         return tuple(found)
 
     async def client_name(self) -> PeerName:
