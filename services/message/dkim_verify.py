@@ -47,8 +47,8 @@ _SELECTOR = re.compile(rb"(?=.{1,190}\Z)" + _LABEL + rb"(?:\." + _LABEL + rb")*\
 _NUMBER = re.compile(rb"[0-9]{1,12}\Z")
 # RFC 6376 §3.5 l=: up to 76 digits. A body that has more octets than 18 digits say does not exist.
 _LENGTH = re.compile(rb"[0-9]{1,76}\Z")
-_QUOTED = re.compile(rb"=([0-9A-F]{2})")
-_HEX_ONLY = re.compile(rb"(?:[^=]|=[0-9A-F]{2})*\Z")
+_QUOTED = re.compile(rb"=([0-9A-Fa-f]{2})")
+_HEX_ONLY = re.compile(rb"(?:[^=]|=[0-9A-Fa-f]{2})*\Z")
 _ALGORITHM = re.compile(rb"[a-z][a-z0-9]*-[a-z][a-z0-9]*\Z")
 _FORMS: dict[bytes, Form] = {b"simple": "simple", b"relaxed": "relaxed"}
 # RFC 6376 §3.5; RFC 8617 §4.1.2: no v=, and i= is the set's number; §4.1.3.

@@ -33,7 +33,8 @@ _NO_NAME = re.compile(rb"[^!-~]")
 _MARKS = re.compile(rb'\\.|["()]|[^\\"()]+|\\', re.DOTALL)
 # It begins where a word begins and not within one: else a long word without an @ is searched once for each octet of it.
 _LIKE_AN_ADDRESS = re.compile(rb"(?<![^\s<>,;:()\"\[\]])[^\s<>,;:()\"\[\]]+@[^\s<>,;:()\"]+")
-_SHOWN_ADDRESS = re.compile(r"(?<![^\s<>,;:()\"'\[\]])[^\s<>,;:()\"'\[\]@]+@([\w.-]+)")
+# People read a wide @ as one.
+_SHOWN_ADDRESS = re.compile(r"(?<![^\s<>,;:()\"'\[\]])[^\s<>,;:()\"'\[\]@\uff20\ufe6b]+[@\uff20\ufe6b]([\w.-]+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,16 +91,18 @@ def _authors(value: bytes) -> Authors:
     if len(value) > MOST_OCTETS:
         return Authors(problem="From is too long to be read")
     hosts: list[bytes] = []
-    problem = ""
+    problem, nameless = "", False
     for entry in addresses(value):
         if entry.host is None:
             continue  # RFC 6854: a group's name and its end; its members count as any address
         if entry.route:
             hosts += entry.route.replace(b",", b"").split(b"@")[1:]  # RFC 5322 §4.4: some programs show the first hop
-        if entry.mailbox == b"MISSING_MAILBOX" or entry.host in (b"MISSING_DOMAIN", b"SYNTAX_ERROR"):
+        if entry.host == b"SYNTAX_ERROR":
             problem = "From cannot be read as an address"
-            continue
-        hosts.append(entry.host)
+        elif entry.mailbox == b"MISSING_MAILBOX" or entry.host == b"MISSING_DOMAIN":
+            nameless = True  # `Doe, John <john@example.org>`: a name whose quotes were forgotten
+        else:
+            hosts.append(entry.host)
     visible = outside_quotes(value)
     if _CONTROL.search(value) or visible is None:
         problem = "From cannot be read as an address"
@@ -111,6 +114,8 @@ def _authors(value: bytes) -> Authors:
     if not domains:
         problem = problem or "From has no address"
     displayed, _ = _domains(match.encode() for match in _SHOWN_ADDRESS.findall(header_text(value)))
+    if nameless and not frozenset(displayed) <= frozenset(domains):
+        problem = problem or "From cannot be read as an address"
     return Authors(tuple(domains), tuple(displayed), problem)
 
 

@@ -61,6 +61,7 @@ TAGS = [
     ("s= with two labels and no key", {"s": b"rsa.sub"}, "permerror", "no key"),
     ("i= is d=", {"i": b"@example.org"}, "pass", ""),
     ("i= with a local part", {"i": b"joe=40home@example.org"}, "pass", ""),
+    ("i= with small hex digits", {"i": b"joe=3dhome@example.org"}, "pass", ""),
     ("i= below d=", {"i": b"joe@mail.EXAMPLE.org"}, "pass", ""),
     ("i= beside d=", {"i": b"joe@badexample.org"}, "permerror", "outside of its d="),
     ("i= above d=", {"i": b"joe@org.example"}, "permerror", "outside of its d="),
