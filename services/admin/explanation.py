@@ -103,8 +103,9 @@ def explain(story: Story, threshold: float | None = None) -> Explained:
     summary = story.summary()
     stages = [_stage(event, threshold) for event in story.events if _told(event)]
     todo: dict[str, None] = {}
-    for rule in sorted((rule for stage in stages for rule in stage.rules if rule.todo), key=_heavy):
-        todo[rule.todo] = None
+    if any(stage.outcome in _AGAINST for stage in stages):
+        for rule in sorted((rule for stage in stages for rule in stage.rules if rule.todo), key=_heavy):
+            todo[rule.todo] = None
     return Explained(
         trace=story.trace,
         kind=story.kind,

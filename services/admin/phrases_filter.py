@@ -9,11 +9,27 @@ from __future__ import annotations
 from services.admin.text import mark
 
 FILTER_PHRASES = (
+    # --- what the proofs of a sender come to (policy/authenticity.py)
+    mark("SPF: the client may send for {domain} ({mechanism})"),
+    mark("SPF: the client may not send for {domain} ({mechanism})"),
+    mark("SPF: the client may not send for {domain}, {excuse}"),
+    mark("SPF: the client should not send for {domain} ({mechanism})"),
+    mark("SPF: {domain} says nothing of the client"),
+    mark("SPF: {domain} has no record"),
+    mark("DKIM: the signature of {signer} holds"),
+    mark("DKIM: the signature of {signer} is not known: {problem}"),
+    mark("DKIM: the signature of {signer} does not hold: {problem}"),
+    mark("DMARC: From is of {domain}, proven by {proof}"),
+    mark("DMARC: {domain} has no policy"),
+    mark("DMARC of {domain} is not known: {problem}"),
+    mark("DMARC: nothing proves that it is of {domain}, which asks for {policy}"),
+    mark("DMARC: nothing proves that it is of {domain}"),
     # --- what smtp-in found (policy/, smtp_in/)
     mark("SPF of {domain} cannot be used: {problem}"),
     mark("SPF of {domain} is not known now: {problem}"),
     mark("it has more than one From field"),
     mark("it has no DKIM signature"),
+    mark("it has no date"),
     mark("not refused: DNS did not answer every question about it"),
     mark("DNS gave no answer about the policy of From"),
     mark("the words are {share} % those of mail that was sorted as junk"),

@@ -107,6 +107,8 @@ def _story(trace: str, find: Find) -> tuple[Story, list[str]]:
 
 
 def _kind(events: Sequence[Event]) -> str:
+    if all(event["kind"] == "move" for event in events):
+        return "note"  # what a person did with a message is not the message
     if any(event.get(name) for event in events for name in ("conn", "queue_id", "message_id", "recipient")):
         return "message"
     # A change has a peer too, its author's.

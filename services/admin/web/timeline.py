@@ -22,12 +22,18 @@ def told(story: Story, threshold: float | None = None) -> dict[str, Any]:
     said: set[tuple[str, str]] = set()
     events = []
     for event in story.events:
-        facts = [(field_word(name), _value(name, event[name], shown)) for name, shown in new_facts(event, said)]
+        spoken = why(event, threshold)
+        hidden = ("rules",) if spoken.rules else ()  # they stand below, each with its sentence
+        facts = [
+            (field_word(name), _value(name, event[name], shown))
+            for name, shown in new_facts(event, said)
+            if name not in hidden
+        ]
         events.append(
             {
                 **{name: event.get(name, "") for name in ("t", "kind", "room", "outcome", "reply", "reason")},
                 "facts": facts,
-                "why": why(event, threshold),
+                "why": spoken,
             }
         )
     return {

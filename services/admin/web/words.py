@@ -69,6 +69,7 @@ KINDS = {
     "admin-change": mark("Change"), "update-check": mark("Look for updates"), "bug": mark("A fault of this server"),
     "client": mark("Mail client"), "idle-notified": mark("Told the mail client"), "indexed": mark("Indexed"),
     "quota": mark("Letter about a full mailbox"), "forward-budget": mark("Forwards of the day"),
+    "move": mark("Moved"), "junk-learned": mark("Junk filter taught"), "answered": mark("Answer while away"),
     "hold": mark("Held for an update"), "release": mark("Goes on after an update"), "update": mark("Update"),
 }  # fmt: skip
 
