@@ -14,6 +14,7 @@ import re
 
 from services.admin.phrases_filter import FILTER_PHRASES
 from services.admin.phrases_proof import PROOF_PHRASES
+from services.admin.phrases_rules import RULES_PHRASES
 from services.admin.phrases_sender import SENDER_PHRASES
 from services.admin.phrases_verdict import VERDICT_PHRASES
 from services.admin.text import ENGLISH, _, language, mark
@@ -265,6 +266,7 @@ PHRASES = (
     *PROOF_PHRASES,
     *SENDER_PHRASES,
     *VERDICT_PHRASES,
+    *RULES_PHRASES,
     # --- how long a container runs, in Docker's words
     mark("Up {time} (healthy)"),
     mark("Up {time} (unhealthy)"),

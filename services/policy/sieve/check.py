@@ -113,7 +113,7 @@ class _Checker:
             before = name
             block: tuple[Command, ...] = ()
             if known.block and node.block is None:
-                self.wrong(node.at, f"{name} needs a block in {{ }}")
+                self.wrong(node.at, f"{name} needs a block in braces")
             elif node.block is not None:
                 if not known.block:
                     self.wrong(node.at, f"{name} takes no block: end it with a ;")
@@ -137,7 +137,7 @@ class _Checker:
             self.wrong(node.at, f'{name} needs require "{known.capability}"')
         if known.tests == "many":
             if not node.test_list:
-                self.wrong(node.at, f"{name} needs tests in ( )")
+                self.wrong(node.at, f"{name} needs tests in parentheses")
         elif known.tests == "one":
             if node.test_list or len(node.tests) != 1:
                 self.wrong(node.at, f"{name} needs one test")

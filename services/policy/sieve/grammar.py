@@ -208,7 +208,7 @@ class _Reader:
         while self.token.kind != until:
             word = self.take("word")
             if word is None:
-                text = "a } is missing" if self.token.kind == "end" else "a command is expected here"
+                text = "a closing brace is missing" if self.token.kind == "end" else "a command is expected here"
                 raise self.source.bad(self.token.at, text)
             node = Node(word.value.decode().lower(), word.at)
             self._arguments(node, depth)

@@ -18,9 +18,9 @@ from pathlib import Path
 
 from services.message.headers import header_length
 from services.policy.sieve.actions import Action, Discard, FileInto, Keep, Redirect, Reject, Vacation
-from services.policy.sieve.check import check
+from services.policy.sieve.check import Script, check
 from services.policy.sieve.mail import Mail
-from services.policy.sieve.run import run
+from services.policy.sieve.run import Outcome, run
 from services.policy.sieve.state import World
 
 HERE = Path(__file__).parent
@@ -82,13 +82,21 @@ CASES = list(_cases())
 
 def ours(case: Case, message: bytes | None = None) -> list[str]:
     """What our interpreter does."""
-    raw = MESSAGES[case.message] if message is None else message
     script = check(case.script)
     if script.problems:
         return ["error"]
-    mail = Mail(raw[: header_length(raw)], len(raw), case.sender, case.recipient, lambda: raw)
-    outcome = run(script, mail, World(NOW, lambda name: name in MAILBOXES, lambda use: ""))
+    outcome = _outcome(script, case, MESSAGES[case.message] if message is None else message)
     return (["failed"] if outcome.problem else []) + [told(action) for action in outcome.actions]
+
+
+def problem(case: Case) -> str:
+    """Why a script that can be read fails when it runs."""
+    return _outcome(check(case.script), case, MESSAGES[case.message]).problem
+
+
+def _outcome(script: Script, case: Case, raw: bytes) -> Outcome:
+    mail = Mail(raw[: header_length(raw)], len(raw), case.sender, case.recipient, lambda: raw)
+    return run(script, mail, World(NOW, lambda name: name in MAILBOXES, lambda use: ""))
 
 
 def told(action: Action) -> str:
