@@ -122,6 +122,12 @@ RULES: dict[str, Advice] = {
         mark("The message has no From, or several: clients show one of them, checks may have looked at another."),
         mark("Real mail programs do not write such messages. The sender must send it anew."),
     ),
+    "from-shows-another": Advice(
+        mark(
+            "The name in the From is somebody's address, but not that of who sent it. Many programs show only the name."
+        ),
+        mark("Look at the address itself before you believe the name. A form on a web page may do this rightly."),
+    ),
     "two-froms": Advice(
         mark("The message has no From, or several: clients show one of them, checks may have looked at another."),
         mark("Real mail programs do not write such messages. The sender must send it anew."),

@@ -6,6 +6,7 @@ from services.admin.text import mark
 
 VERDICT_PHRASES = (
     # --- policy/authenticity.py
+    mark("the name in From shows an address of {shown}, but it is from {author}"),
     mark("it has more than one From field"),
     mark("not refused: DNS did not answer every question about it"),
     mark("SPF: the client may send for {domain} ({term})"),

@@ -8,7 +8,8 @@ Called by smtp-in when a message is whole. Four steps, so that a body is read on
 
 What an enemy sends: signatures without number (the topmost `MOST_SIGNATURES` are verified, the others reported), keys
 of any size (`dkim_record`), headers of megabytes (everything is linear in them). Nothing here raises for what is in a
-message. A DNS that does not answer makes a `temperror`, which is no reason to refuse (RFC 6376 §6.3).
+message. A signature that fails proves nothing, and is held against nobody: lists break them (RFC 6376 §6.1, RFC 6377).
+A DNS that does not answer makes a `temperror`, which is no reason to refuse (RFC 6376 §6.3).
 """
 
 from __future__ import annotations

@@ -48,6 +48,7 @@ SOFTFAIL = 1.5  # the domain doubts it, and many have left it so since they trie
 NEUTRAL = NONE = PERMERROR = 0.5  # nobody says anything for the sender
 DMARC_FAIL_NONE = 1.0  # most of it is mail through lists; the rest is forged
 FROM_UNCLEAR = 2.0  # programs do not agree on who the author is, which only forgers gain by
+FROM_SHOWS_ANOTHER = 1.0  # forms on web pages do it too, to show who filled them in
 
 _SEVERITY: dict[Action, int] = {"accept": 0, "junk": 1, "reject": 2}
 
@@ -66,8 +67,8 @@ class Proofs:
     """What was found. `dmarc` None: it was not looked at (no author to look for).
 
     `arc` None: it has no chain. `two_froms`: more than one From field. `unclear` is a sentence where From does not name
-    one author, `vouched_by` one where a sealer that the owner trusts had seen it proven. `client_known` False: SPF had
-    nobody to judge.
+    one author, `vouched_by` one where a sealer that the owner trusts had seen it proven. `displayed`: domains of
+    addresses that From has in names, where only people look. `client_known` False: SPF had nobody to judge.
     """
 
     spf: SpfResult
@@ -78,6 +79,7 @@ class Proofs:
     unclear: str = ""
     vouched_by: str = ""
     client_known: bool = True
+    displayed: Sequence[str] = ()
 
     @property
     def proven(self) -> bool:
@@ -124,6 +126,7 @@ def worth(proofs: Proofs, wishes: Wishes) -> Worth:
     if proofs.unclear:
         weight = 0.0 if proofs.proven else FROM_UNCLEAR
         reasons.append(Reason("from-unclear", proofs.unclear, weight))
+    reasons += _displayed(proofs)
     action = max(spf_action, dmarc_action, key=_SEVERITY.__getitem__)
     if action == "reject" and _unanswered(proofs):
         action = "junk"
@@ -229,6 +232,15 @@ def _dmarc(proofs: Proofs, wishes: Wishes) -> tuple[list[Reason], Action]:
         "honor": "reject" if dmarc.policy == "reject" else "junk",
     }.get(wishes.dmarc_fail, "accept")
     return [Reason(rule, text, wishes.junk if action != "accept" else 0.0)], action
+
+
+def _displayed(proofs: Proofs) -> Iterator[Reason]:
+    """RFC 9989 §11.4: a name that is an address of somebody else is nothing that DMARC speaks of."""
+    author = proofs.dmarc.from_domain if proofs.dmarc is not None else ""
+    others = [shown for shown in proofs.displayed if not _covers(shown, author) and not _covers(author, shown)]
+    if author and others:
+        text = f"the name in From shows an address of {others[0]}, but it is from {author}"
+        yield Reason("from-shows-another", text, FROM_SHOWS_ANOTHER)
 
 
 def _arc(arc: ArcResult | None) -> Iterator[Reason]:

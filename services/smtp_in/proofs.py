@@ -78,7 +78,9 @@ async def prove(
         if arc is not None and sealers and dmarc.result == "fail":
             vouched = arc_policy.vouched(arc, sealers, dmarc)
     two_froms = len(find_all(header, b"From")) > 1
-    return Proofs(spf, dkim, dmarc, arc, two_froms, authors.problem, vouched, client_known=inquiry is not None)
+    return Proofs(
+        spf, dkim, dmarc, arc, two_froms, authors.problem, vouched, inquiry is not None, authors.displayed
+    )  # fmt: skip
 
 
 def _unknown(found: list[Signature], why: str) -> list[DkimResult]:

@@ -136,6 +136,22 @@ def test_a_from_that_programs_read_differently_weighs_unless_it_is_proven() -> N
     assert total(worth(proven, Wishes()).reasons) == 0
 
 
+@pytest.mark.parametrize(
+    ("displayed", "weight"),
+    [((), 0), (("bank.test",), 1), (("mail.far.test",), 0), (("test",), 0), (("bank.test", "b.test"), 1)],
+)
+def test_a_name_that_is_somebody_elses_address_weighs_even_where_from_is_proven(
+    displayed: tuple[str, ...], weight: float
+) -> None:
+    found = worth(Proofs(SPF["pass"], OWN, dmarc("pass"), displayed=displayed), Wishes())
+    assert total(found.reasons) == weight
+    shown = [each.text for each in found.reasons if each.rule == "from-shows-another"]
+    assert shown == (["the name in From shows an address of bank.test, but it is from far.test"] if weight else [])
+    assert not any(
+        each.rule == "from-shows-another" for each in worth(Proofs(SPF["pass"], displayed=displayed), Wishes()).reasons
+    )
+
+
 def test_a_client_that_is_not_known_costs_nothing() -> None:
     unknown = Proofs(SpfResult("none", "", "mfrom", problem="not known"), NONE, dmarc("none"), client_known=False)
     assert total(worth(unknown, Wishes("reject", "reject")).reasons) == 0
