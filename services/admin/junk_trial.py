@@ -18,7 +18,7 @@ from typing import Any
 
 from services.message.headers import find
 from services.message.reading import MOST_OCTETS, read
-from services.message.tokens import is_cjk, tokens
+from services.message.tokens import is_cjk, parted, tokens
 from services.policy.junk import Trained, bayes
 from services.policy.junk_rules import reasons
 from services.storage.junk_model import hash_of
@@ -29,12 +29,16 @@ _SUBJECT = 100
 
 @dataclass(slots=True)
 class Letter:
-    """A message as the filter sees it. `tokens` are hashed, as in the model; `signs` are the rules' points."""
+    """A message as the filter sees it.
+
+    `tokens`, and `written`, the CJK words, are hashed as in the model; `signs` are the rules' points.
+    """
 
     junk: bool
     when: float
     subject: str
     tokens: array[int]
+    written: array[int]
     cjk: bool
     signs: float
     rules: tuple[str, ...]
@@ -80,15 +84,20 @@ class Memory:
         kind = 0 if letter.junk else 1
         self._of[kind] += 1
         self._of[2 + kind] += letter.cjk
-        for token in letter.tokens:
+        for token in (*letter.tokens, *letter.written):
             self._counts.setdefault(token, [0, 0])[kind] += 1
 
     def score(self, letter: Letter) -> float:
         """The letter's points."""
         trained = Trained(*self._of)
-        counts = ((both[0], both[1]) for token in letter.tokens if (both := self._counts.get(token)) is not None)
-        found = bayes(counts, trained, cjk=letter.cjk)
+        found = bayes(self._of_each(letter.tokens), trained, cjk=letter.cjk, written=self._of_each(letter.written))
         return letter.signs + (found.weight if found is not None else 0.0)
+
+    def _of_each(self, hashes: array[int]) -> Iterator[tuple[int, int]]:
+        for token in hashes:
+            both = self._counts.get(token)
+            if both is not None:
+                yield both[0], both[1]
 
 
 def letters(path: str, *, junk: bool, key: bytes, skipped: Callable[[str], None]) -> Iterator[Letter]:
@@ -98,9 +107,10 @@ def letters(path: str, *, junk: bool, key: bytes, skipped: Callable[[str], None]
         reading = read(octets[:MOST_OCTETS])
         when = _time(octets) or when
         signs = reasons(reading)
+        common, written = (array("q", {hash_of(key, token) for token in kind}) for kind in parted(tokens(reading)))
         yield Letter(
-            junk, when, reading.subject[:_SUBJECT], array("q", {hash_of(key, token) for token in tokens(reading)}),
-            is_cjk(reading), sum(reason.weight for reason in signs), tuple(reason.rule for reason in signs),
+            junk, when, reading.subject[:_SUBJECT], common, written, is_cjk(reading),
+            sum(reason.weight for reason in signs), tuple(reason.rule for reason in signs),
         )  # fmt: skip
 
 

@@ -61,10 +61,19 @@ def tokens(reading: Reading) -> list[str]:
     return list(found)
 
 
+def parted(found: Iterable[str]) -> tuple[list[str], list[str]]:
+    """(tokens of any mail, tokens that are Chinese, Japanese or Korean words)."""
+    kinds: tuple[list[str], list[str]] = ([], [])
+    for token in found:
+        kinds[token[-1] >= "\u3040" and _cjk(token[-1])].append(token)
+    return kinds
+
+
 def is_cjk(reading: Reading) -> bool:
-    """True where a good part of what is read is written in Chinese, Japanese or Korean."""
+    """True where a part of what is read is written in Chinese, Japanese or Korean: from one character in twenty on,
+    since a page in Chinese is full of Latin names, numbers and addresses."""
     text = reading.subject + reading.text[:4_000]
-    return len(_IS_CJK.findall(text)) * 5 >= len(text) - text.count(" ") > 0
+    return len(_IS_CJK.findall(text)) * 20 >= len(text) - text.count(" ") > 0
 
 
 def _sender(reading: Reading) -> Iterator[str]:

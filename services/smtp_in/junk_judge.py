@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from services.message.reading import MOST_OCTETS, Reading, read
-from services.message.tokens import VERSION, is_cjk, tokens
+from services.message.tokens import VERSION, is_cjk, parted, tokens
 from services.policy import junk, junk_rules
 from services.policy.verdict import Reason
 from services.storage import junk_model
@@ -34,6 +34,7 @@ class Judged:
 
     reading: Reading
     tokens: tuple[str, ...]
+    written: tuple[str, ...]  # of its tokens those that are CJK words
     cjk: bool
     proven: bool
     reasons: tuple[Reason, ...]
@@ -51,7 +52,10 @@ class JunkJudge:
     def message(self, octets: bytes, *, proven: bool) -> Judged:
         """Read `octets`: the message or its first MOST_OCTETS. About a millisecond for 5 KB."""
         reading = read(octets)
-        return Judged(reading, tuple(tokens(reading)), is_cjk(reading), proven, tuple(junk_rules.reasons(reading)))
+        common, written = parted(tokens(reading))
+        return Judged(
+            reading, tuple(common), tuple(written), is_cjk(reading), proven, tuple(junk_rules.reasons(reading))
+        )
 
     def wrote_to(self, address: str, sender: str) -> bool:
         """Whether the account has written to `sender`, of whom nothing is proven: enough not to let an answer wait."""
@@ -68,7 +72,9 @@ class JunkJudge:
             if model.version == VERSION:
                 trained = junk.Trained(*model.sorted)
                 if trained.enough:
-                    found = junk.bayes(model.counts(judged.tokens), trained, cjk=judged.cjk)
+                    found = junk.bayes(
+                        model.counts(judged.tokens), trained, cjk=judged.cjk, written=model.counts(judged.written)
+                    )
                     reasons += [found] if found is not None else []
             listed = judged.reading.list_id
             known = junk.known_sender(

@@ -60,7 +60,8 @@ def test_the_split_is_by_time_and_leaves_something_to_judge(trained: int) -> Non
     from array import array
 
     letters = [
-        Letter(number % 3 == 0, 1000.0 - number, str(number), array("q"), False, 0.0, ()) for number in range(60)
+        Letter(number % 3 == 0, 1000.0 - number, str(number), array("q"), array("q"), False, 0.0, ())
+        for number in range(60)
     ]
     junk, good, rest = split(letters, trained)
     assert len(junk) == min((trained + 1) // 2, 10)
@@ -74,7 +75,7 @@ def test_the_split_is_by_time_and_leaves_something_to_judge(trained: int) -> Non
 def test_what_has_no_date_stays_in_its_place() -> None:
     from array import array
 
-    letters = [Letter(True, 0.0, str(number), array("q"), False, 0.0, ()) for number in range(10)]
+    letters = [Letter(True, 0.0, str(number), array("q"), array("q"), False, 0.0, ()) for number in range(10)]
     junk, _, _ = split(letters, 6)
     assert [letter.subject for letter in junk] == ["0", "1", "2"]
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.message.reading import MOST_TEXT, domain_of, host_of, read
-from services.message.tokens import MOST_TOKENS, is_cjk, tokens
+from services.message.tokens import MOST_TOKENS, is_cjk, parted, tokens
 
 HEAD = b"From: Anna <anna@family.example>\r\nSubject: Hello\r\n"
 
@@ -89,7 +89,15 @@ def test_what_the_way_here_adds_is_no_token() -> None:
 
 def test_which_writing() -> None:
     assert is_cjk(read(HEAD + "\r\n今天下午开会，请带上report".encode()))
+    assert is_cjk(read(HEAD + "\r\n您的订单 A-1234 https://shop.example.com/order/1234567 total 99.00 EUR".encode()))
     assert not is_cjk(read(HEAD + "\r\nmeeting with 王 today at noon".encode()))
+
+
+def test_chinese_words_are_told_from_the_rest() -> None:
+    reading = read(HEAD.replace(b"Hello", "你好 Anna".encode()) + "\r\n明天见 ok".encode())
+    common, written = parted(tokens(reading))
+    assert set(written) == {"s:你好", "明天", "天见"}
+    assert "s:anna" in common
 
 
 @pytest.mark.parametrize(

@@ -75,10 +75,25 @@ def test_a_writing_of_which_nothing_good_is_known_is_not_junk_for_that() -> None
     prejudiced = junk.bayes(counts, Trained(200, 200, cjk_junk=20, cjk_good=0), cjk=True)
     assert prejudiced is not None
     assert prejudiced.weight <= 2
-    for trained in (Trained(200, 200, 20, 1), Trained(200, 200, 30, 0)):
+    # Enough is known of good mail in it; or so much of its junk that it is plainly not read here.
+    for trained in (Trained(200, 200, 20, 10), Trained(200, 200, 150, 0)):
         found = junk.bayes(counts, trained, cjk=True)
         assert found is not None
         assert found.weight >= 5
+
+
+def test_the_same_for_english_where_all_good_mail_is_chinese() -> None:
+    found = junk.bayes([(15, 0)] * 20, Trained(200, 200, cjk_junk=180, cjk_good=200), cjk=False)
+    assert found is not None
+    assert found.weight <= 2
+
+
+def test_chinese_words_are_measured_by_chinese_mail() -> None:
+    """Common words: in half of the 100 Chinese junk messages, in three of the 10 good ones; the rest is English."""
+    trained = Trained(350, 260, cjk_junk=100, cjk_good=10)
+    common = [(50, 3)] * 40
+    assert junk.indicator(common, trained)[0] > 0.99  # as words of all mail they would be damning
+    assert junk.indicator((), trained, common)[0] < 0.7
 
 
 def test_tiny_messages_are_not_judged_by_how_they_were_sent() -> None:
