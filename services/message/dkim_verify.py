@@ -160,6 +160,7 @@ def _signature(tags: dict[str, bytes], index: int, kind: Kind, known: dict[str, 
         # RFC 8617 §4.1.3: it covers the ARC sets and nothing else, always in relaxed form.
         if "h" in tags or "bh" in tags:
             raise _Refused("the seal has h= or bh=, which it must not")
+        _number(tags, "t")  # its time is nobody's limit, but is one or the field is broken
         return Signature(
             index,
             domain=domain,
