@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from services.message.reading import MOST_OCTETS, Reading, read
 from services.message.tokens import VERSION, is_cjk, parted, tokens
@@ -27,17 +27,34 @@ from services.storage.personal import JUNK_MODEL, Reader
 
 __all__ = ["MOST_OCTETS", "Judged", "JunkJudge"]
 
+_LONG = 65_536  # octets from which a message is read in a thread
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """Tokens of a message, those that are CJK words apart (`written`), and whether it is mostly written in such."""
+
+    tokens: tuple[str, ...]
+    written: tuple[str, ...]
+    cjk: bool
+
 
 @dataclass(frozen=True, slots=True)
 class Judged:
     """A message as it was read. `proven`: SPF or DKIM passed in alignment with its From, so From is who it says."""
 
     reading: Reading
-    tokens: tuple[str, ...]
-    written: tuple[str, ...]  # of its tokens those that are CJK words
-    cjk: bool
     proven: bool
     reasons: tuple[Reason, ...]
+    _words: list[Words] = field(default_factory=list, repr=False, compare=False)
+
+    @property
+    def words(self) -> Words:
+        """Found when first asked for: they are half the work on a message, and only a trained account asks."""
+        if not self._words:
+            common, written = parted(tokens(self.reading))
+            self._words.append(Words(tuple(common), tuple(written), is_cjk(self.reading)))
+        return self._words[0]
 
 
 class JunkJudge:
@@ -52,10 +69,10 @@ class JunkJudge:
     def message(self, octets: bytes, *, proven: bool) -> Judged:
         """Read `octets`: the message or its first MOST_OCTETS. About a millisecond for 5 KB."""
         reading = read(octets)
-        common, written = parted(tokens(reading))
-        return Judged(
-            reading, tuple(common), tuple(written), is_cjk(reading), proven, tuple(junk_rules.reasons(reading))
-        )
+        judged = Judged(reading, proven, tuple(junk_rules.reasons(reading)))
+        if len(octets) > _LONG:
+            _ = judged.words  # the caller reads such a one in a thread
+        return judged
 
     def wrote_to(self, address: str, sender: str) -> bool:
         """Whether the account has written to `sender`, of whom nothing is proven: enough not to let an answer wait."""
@@ -72,8 +89,9 @@ class JunkJudge:
             if model.version == VERSION:
                 trained = junk.Trained(*model.sorted)
                 if trained.enough:
+                    words = judged.words
                     found = junk.bayes(
-                        model.counts(judged.tokens), trained, cjk=judged.cjk, written=model.counts(judged.written)
+                        model.counts(words.tokens), trained, cjk=words.cjk, written=model.counts(words.written)
                     )
                     reasons += [found] if found is not None else []
             listed = judged.reading.list_id
