@@ -69,6 +69,7 @@ FILTER_PHRASES = (
     mark("the subject is written in capitals"),
     mark("words are written with letters of another script that look alike"),
     mark("words have characters in them that are not seen"),
+    mark("words are taken apart, with a sign between their letters"),
     mark("it says {name}, which has no address in DNS"),
     mark("it says {name}, which is no full name"),
     mark("it says {name}, which is not its address in brackets"),

@@ -42,8 +42,12 @@ _SHOWN_HOST = re.compile(r"(?:https?://)?((?:[a-z0-9-]{1,63}\.)+[a-z]{2,12})(?:[
 _IPV4 = re.compile(r"\d{1,3}(?:\.\d{1,3}){3}|0x[0-9a-f]{8}|\d{8,10}")
 _OWN_NETWORK = re.compile(r"127\.|10\.|192\.168\.|172\.(?:1[6-9]|2\d|3[01])\.")
 _SHOUT = re.compile(r"!\s?!|\${2,}|[!?]{3,}")
+# Five letters and more, the same character between each two: w.a.t.c.h.e.s, 发~票~优~惠~代~开. Blanks are left alone,
+# since titles are spaced so.
+_PARTED = re.compile(r"(?<![^\W_])[^\W\d_]([*~_.|^-])[^\W\d_](?:\1[^\W\d_]){3,40}")
 _PADDED = re.compile(r"\s{6,}\S{3,}$")
 _MOST_PHRASES = 6.0
+_MOST_LOOKED_AT = 16_384
 
 
 def reasons(reading: Reading) -> list[Reason]:
@@ -97,6 +101,8 @@ def _letters(reading: Reading) -> Iterator[Reason]:
         yield Reason("junk-lookalikes", "words are written with letters of another script that look alike", 1.5)
     if reading.no_width >= 3:
         yield Reason("junk-no-width", "words have characters in them that are not seen", 1.5)
+    if _PARTED.search(reading.subject) or _PARTED.search(reading.text[:_MOST_LOOKED_AT]):
+        yield Reason("junk-parted", "words are taken apart, with a sign between their letters", 1.5)
     seen = len(reading.text)
     if reading.hidden > 600 and reading.hidden > 2 * seen:
         yield Reason("junk-hidden", "most of its text is hidden", 1.2)

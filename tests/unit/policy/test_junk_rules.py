@@ -33,6 +33,8 @@ def signs(
         ("junk-no-reply", {"subject": "Re: your mail"}),
         ("junk-lookalikes", {"text": "рaypal аccount sесurity dераrtment"}),
         ("junk-no-width", {"text": "v\u200bi\u200ba\u200bg\u200bra"}),
+        ("junk-parted", {"text": "cheap w.a.t.c.h.e.s here"}),
+        ("junk-parted", {"subject": "代*开*发*票*优*惠"}),
         ("junk-link-address", {"text": "see http://203.0.113.7/login"}),
         ("junk-shortener", {"text": "see https://bit.ly/3abc"}),
         (
@@ -65,6 +67,7 @@ def test_a_sign_is_found(rule: str, message: dict[str, str]) -> None:
         {"text": "本周五公司组织安全培训，请各部门经理参加", "subject": "培训通知"},
         {"text": "Your code is 123456. Click the link to verify your account within 24 hours."},
         {"text": "Invoice attached. Payment by bank transfer within 14 days.", "subject": "Invoice 4711"},
+        {"text": "the U.S.A. and R.S.V.P. by 2026-01-02, e.g. a-b-c; 收件人 张*三 13*******8"},
         {"text": "lunch at the casino hotel? I won a bottle of wine", "subject": "Friday!"},
         {"text": "the lottery of birth, by a beneficiary of it", "subject": "book club"},
         {"text": "I take a photo of my prescription and send it to you", "subject": "doctor"},
