@@ -175,6 +175,7 @@ def status(client: Client, out: Output, given: Arguments) -> int:
     else:
         lines.append(f"  certificate {certificate.get('mode', '')}, until {time_text(certificate.get('not_after'))}")
     lines.append(f"  directory   {answer['accounts']} accounts in {', '.join(answer['domains'])}")
+    lines += [f"  mailbox     {each['address']} is {each['percent']} % full" for each in answer["full"]]
     lines += [f"  {each['service']:11} {each['state']} {each['health']}".rstrip() for each in _containers(answer)]
     lines += _images(answer["updates"].get("images", []))
     if answer["owed"]:

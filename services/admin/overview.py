@@ -16,6 +16,7 @@ from services.admin.operations import Operations
 from services.admin.peers import PeerAway, Peers, PeerSaid, RoomHealth
 from services.admin.phrases import say
 from services.admin.text import _, ngettext
+from services.directory.quotas import level
 from services.runtime.process import Context
 
 # Without any of these mail stands still; the others keep it going for a while.
@@ -122,6 +123,11 @@ class Overview:
             "certificate": certificate,
             "updates": report,
             "accounts": len(accounts),
+            "full": [
+                {"address": each.account.address, "percent": each.used_bytes * 100 // each.account.quota_bytes}
+                for each in accounts
+                if each.used_bytes is not None and level(each.used_bytes, each.account.quota_bytes)
+            ],
             "domains": [domain.name for domain in domains],
             "owed": self._duties.problem,
             "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now)),

@@ -207,6 +207,7 @@ PHRASES = (
     mark("{why}: it is a report itself, and nobody is told of those"),
     mark("{why}: it has no sender to tell"),
     mark("{why}: nobody is told, as its sender asked"),
+    mark("{why}: nothing proves who sent it, and the alias's owner was told of {count} others today"),
     mark("{why}: nothing proves who sent it, so {owner} is told, whose alias it is"),
     mark("its sender asked to be told, and the next server makes no reports: they are told that it was handed on"),
     mark("today's {count} forwards are used up (FORWARD_PER_DAY)"),

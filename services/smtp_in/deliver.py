@@ -26,6 +26,7 @@ from services.message import claims
 from services.message.headers import Passage, field_line, received
 from services.policy.forwarding import Leaving, asked_of_forward, leaving
 from services.policy.routes import split_address
+from services.policy.srs import is_srs
 from services.policy.verdict import facts, telling
 from services.protocol import reply as replies
 from services.protocol.reply import Reply
@@ -222,8 +223,10 @@ class Courier:
             # RFC 9228: if it comes back to this address, it went in a circle.
             delivered_to = f"Delivered-To: {destination.recipient}\r\n".encode()
             prefix = delivered_to + self._forwarder.marked(addresses) + trace_line
+            # One that was too long to be rewritten leads to our postmaster: the owner of the alias hears instead.
+            leads_back = sender == mail.sender or is_srs(sender)
             asked = asked_of_forward(
-                destination.recipient, destination.asked, proven=mail.proven, places=destination.places
+                destination.recipient, destination.asked, proven=mail.proven and leads_back, places=destination.places
             )
             failed = await self._forwarder.hand_over(
                 sender, addresses, prefix, mail.body, trace=mail.trace, smtputf8=mail.smtputf8,

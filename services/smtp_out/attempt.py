@@ -157,7 +157,8 @@ class Courier:
                     story.all_left("failed", "5.4.6", why, remote=str(hop))
                     return story.told(reached=True)
                 reached = True
-                if work.requiretls and "REQUIRETLS" not in session.greeting:
+                # Our own smtp-in of before REQUIRETLS is next door, on a network of two rooms' own.
+                if work.requiretls and work.destination != LOCAL and "REQUIRETLS" not in session.greeting:
                     await self.close()
                     why = f"the sender requires TLS all the way, which {hop} does not promise"
                     story.lost("5.7.30", why, str(hop), permanent=True)
@@ -237,7 +238,7 @@ class Courier:
                 trace=work.trace if work.destination == LOCAL else "",
                 ret=work.ret,
                 envid=work.envid,
-                requiretls=work.requiretls,
+                requiretls=work.requiretls and (work.destination != LOCAL or "REQUIRETLS" in session.greeting),
                 dsn={each.address: each.dsn for each in work.recipients},
             )
             async with contextlib.aclosing(self._spool.chunks(work.spooled)) as body:

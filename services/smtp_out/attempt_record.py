@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 from services.message.dsn import Action
 from services.runtime.process import Context
 from services.smtp_out.attempt import Attempted, Said
-from services.smtp_out.reports import Reports
+from services.smtp_out.reports import MOST_LETTERS, Reports
 from services.storage.queue import NewMessage, Outcome, Work
 
 # A report to the sender, by what it says, or one to the owner of an alias.
@@ -62,6 +62,8 @@ def _failure(context: Context, work: Work, said: Said, given_up: bool, reports: 
     elif report := reports.get("owner"):
         owner = report.recipients[0][0]
         reason = f"{why}: nothing proves who sent it, so {owner} is told, whose alias it is"
+    elif any(each.address == said.address and Reports.owner_is_told(work, each) for each in work.recipients):
+        reason = f"{why}: nothing proves who sent it, and the alias's owner was told of {MOST_LETTERS} others today"
     elif work.kind == "report":
         reason = f"{why}: it is a report itself, and nobody is told of those"
     elif work.sender:

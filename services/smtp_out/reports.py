@@ -33,6 +33,9 @@ from services.storage.spool import Spool
 
 # NOTIFY's word for what has happened (RFC 3461 §4.1).
 _ASKED: dict[Action, str] = {"failed": "FAILURE", "delayed": "DELAY", "relayed": "SUCCESS"}
+# Letters a day to one owner about forwards that were refused. An alias that collects a world of junk would write to
+# them all day; the record has the others.
+MOST_LETTERS = 10
 # A whole message is given back up to here (RFC 3461 §4.3, RET=FULL); of a larger one the header, which says which it
 # was. A report nobody expected should not fill a mailbox.
 MOST_RETURNED = 1 << 20
@@ -50,6 +53,7 @@ class Reports:
     ) -> None:
         self._settings, self._spool = settings, spool
         self._destination_of, self._owner_of = destination_of, owner_of
+        self._letters: dict[str, tuple[int, int]] = {}  # owner → day, letters
 
     @staticmethod
     def wanted(work: Work, waiting: Waiting, action: Action) -> bool:
@@ -82,13 +86,17 @@ class Reports:
         )
 
     async def for_owner(self, work: Work, said: Sequence[Said], now: float) -> NewMessage | None:
-        """A report about forwards that failed, to whoever owns the alias; None where there is nobody. Raises OSError,
-        DirectoryUnavailable."""
+        """A report about forwards that failed, to whoever owns the alias; None where there is nobody, or they were told
+        often enough today. Raises OSError, DirectoryUnavailable."""
         header = await asyncio.to_thread(self._spool.header, work.spooled)
         owner = self._owner_of(header)
-        if not owner:
+        day, letters = self._letters.get(owner, (0, 0))
+        letters = letters if day == now // 86_400 else 0
+        if not owner or letters >= MOST_LETTERS:
             return None
-        return await self._made(work, "failed", said, now, header, owner, words=FORWARDED)
+        made = await self._made(work, "failed", said, now, header, owner, words=FORWARDED, requiretls=work.requiretls)
+        self._letters[owner] = int(now // 86_400), letters + 1
+        return made
 
     async def letter(self, content: bytes, to: str, now: float) -> NewMessage:
         """A message of the house's own to `to`, ready to be added. Raises OSError."""

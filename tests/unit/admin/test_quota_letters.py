@@ -62,6 +62,8 @@ def test_once_at_each_level_and_anew_after_there_was_room(new_room: Callable[[],
             until(lambda count=wanted[share]: len(mails(admin)) == count)  # type: ignore[misc]
     subjects = [each["Subject"] for each in letters(admin)]
     assert subjects == ["Your mailbox is nearly full", "Your mailbox is full", "Your mailbox is nearly full"]
+    with api_of(admin) as api:
+        assert api.get("/status").json()["full"] == [{"address": ANNA, "percent": 92}]
     first = letters(admin)[0]
     assert first["To"] == ANNA and first["Auto-Submitted"] == "auto-generated" and "910 MiB" in first.get_content()
     assert [query for _, query, _ in mails(admin)] == [{"sender": ANNA, "recipient": ANNA}] * 3

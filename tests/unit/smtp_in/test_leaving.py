@@ -187,3 +187,14 @@ def test_a_report_that_cannot_be_given_costs_no_letter(tmp_path: Path) -> None:
         assert event["outcome"] == "error" and "not now" in event["reason"]
 
     run(tmp_path, story)
+
+
+def test_a_sender_too_long_to_be_rewritten_is_not_the_postmasters_to_hear_of(tmp_path: Path) -> None:
+    async def story(room: ReceivingRoom) -> None:
+        room.smtp_out.extensions = DSN
+        sender = f"bounces-{'x' * 50}@good.test"
+        assert (await say(room, sender, AWAY, letter())).startswith("250")
+        (sent,) = room.smtp_out.messages
+        assert sent.mail.startswith("MAIL FROM:<postmaster@example.test>") and "NOTIFY=NEVER" in sent.recipients[0]
+
+    run(tmp_path, story)

@@ -14,7 +14,7 @@ from services.protocol.smtp_parameters import RcptParameters
 from services.smtp_out import tls_policy
 from services.smtp_out.forward_budget import DAY, ForwardBudget
 from services.smtp_out.next_hop import FORWARD, RELAY, destination_of
-from services.smtp_out.reports import Reports
+from services.smtp_out.reports import MOST_LETTERS, Reports
 from services.storage.queue import Forwarded, Waiting, Work
 from services.storage.spool import Spooled
 from tests.certificates import issue
@@ -320,3 +320,26 @@ def test_requiretls(tmp_path: Path, extensions: tuple[str, ...], tls: bool, trus
         assert list(report.iter_parts())[2].get_content_type() == "text/rfc822-headers"  # whatever RET said
 
     in_room(tmp_path, test, direct=True)
+
+
+def test_an_owner_is_written_to_a_few_times_a_day(tmp_path: Path) -> None:
+    async def test(room: SendingRoom) -> None:
+        room.relay.replies = {"RCPT TO:<aunt": "550 5.1.1 no"}
+        for number in range(MOST_LETTERS + 2):
+            await forwarded(room, SRS, f"TO:<aunt{number}@far.test> NOTIFY=NEVER", letter=FORWARD_LETTER)
+        dropped = await until(lambda: len(each := room.events.of("dropped")) == MOST_LETTERS + 2 and each)
+        assert sum("was told of" in each["reason"] for each in dropped) == 2
+        await until(lambda: len(room.lmtp.messages) == MOST_LETTERS)
+
+    in_room(tmp_path, test)
+
+
+def test_mail_for_our_own_people_needs_no_promise_of_tls(tmp_path: Path) -> None:
+    """An smtp-in of before REQUIRETLS, in the middle of an update."""
+
+    async def test(room: SendingRoom) -> None:
+        await submitted(room, ["REQUIRETLS"], "ben@home.test")
+        (message,) = await until(lambda: room.lmtp.messages)
+        assert "REQUIRETLS" not in message.mail
+
+    in_room(tmp_path, test)
