@@ -7,10 +7,11 @@ from services.policy.sender import may_send_as
 from tests.unit.policy.test_routes import Household, Person
 
 ALIASED = Household(
-    [Person("anna@home.test"), Person("ben@home.test", administrator=True)],
+    [Person("anna@home.test"), Person("ben@home.test", administrator=True), Person("carl@home.test")],
     {
         "info@home.test": ("anna@home.test", "out@far.test"),
         "back@home.test": ("anna@alias.test",),
+        "carl@home.test": ("carl@far.test",),
         "@home.test": ("ben@home.test",),
         "abuse@home.test": ("anna@home.test",),
         # What a snapshot holds for rooms from before domain aliases: never asked for.
@@ -57,6 +58,8 @@ def test_nobody_there_is_nobody_here() -> None:
         ("ben@home.test", "whoever@alias.test", True),
         ("ben@home.test", "anna@alias.test", False),
         ("ben@home.test", "ben@barealias.test", False),
+        ("carl@home.test", "carl@alias.test", True),  # its own, although its mail goes elsewhere
+        ("carl@home.test", "carl+x@alias.test", True),
     ],
 )
 def test_who_may_send_as_its_addresses(account: str, sender: str, may: bool) -> None:

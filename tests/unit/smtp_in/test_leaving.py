@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from services.smtp_in.forward import Forwarder
 from tests.receivingroom import ReceivingRoom
 from tests.unit.smtp_in.test_judging import ANNA, letter, run
 
@@ -185,6 +186,20 @@ def test_a_report_that_cannot_be_given_costs_no_letter(tmp_path: Path) -> None:
         assert (await say(room, "a@good.test", ANNA, letter(), "", " NOTIFY=SUCCESS")).startswith("250")
         (event,) = room.events.of("bounced")
         assert event["outcome"] == "error" and "not now" in event["reason"]
+
+    run(tmp_path, story)
+
+
+def test_what_nobody_asked_for_is_handed_over_without_reports(tmp_path: Path) -> None:
+    """As the rules of accounts do it: a redirect that is refused must not write to whoever the sender claims to be."""
+
+    async def story(room: ReceivingRoom) -> None:
+        room.smtp_out.extensions = DSN
+        forwarder = Forwarder(room.context, lambda domain: False)
+        more: Any = {"trace": "0" * 16, "smtputf8": False}
+        assert await forwarder.hand_over("a@far.test", ("b@far.test",), letter(), None, **more) == {}
+        (sent,) = room.smtp_out.messages
+        assert sent.recipients == ["RCPT TO:<b@far.test> NOTIFY=NEVER"]
 
     run(tmp_path, story)
 

@@ -6,6 +6,7 @@ import ssl
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -13,9 +14,11 @@ from services.runtime import secrets
 from services.runtime.dns import ZoneLookup
 from services.runtime.secrets import Secrets
 from services.runtime.values import Settings
-from services.smtp.client import Timeouts
+from services.smtp.client import Timeouts, Tls
+from services.smtp_out import attempt
 from services.smtp_out.attempt import Attempted, Courier
 from services.smtp_out.next_hop import LOCAL, RELAY, Hops
+from services.smtp_out.tls_policy import TlsPolicy
 from services.storage.queue import Waiting, Work
 from services.storage.spool import Spool
 from tests.certificates import issue
@@ -152,6 +155,27 @@ def test_the_next_server_is_tried_where_the_first_is_away(tmp_path: Path) -> Non
             attempted = await scene.attempt(destination="far.test")
             assert attempted.said[0].outcome == "delivered" and attempted.reached
             assert attempted.said[0].remote == "mx2.far.test [127.0.0.2]" and len(second.messages) == 1
+
+        play(tmp_path, test, first, second)
+
+
+def test_requiretls_asks_the_next_server_before_it_gives_up(tmp_path: Path) -> None:
+    """RFC 8689 §4.2.1. TLS itself is left out here: `test_asked_reports` has it."""
+    promising = (*Remote().extensions, "REQUIRETLS")
+    for first, second, outcome in (
+        (Remote(), Remote(name="mx2.far.test", extensions=promising), "delivered"),
+        (Remote(), Remote(), "failed"),
+        (Remote({"CONNECT": CLOSE}), Remote(), "deferred"),  # the one that is away may promise it
+    ):
+
+        async def test(scene: Scene, outcome: str = outcome, second: Remote = second) -> None:
+            plain = TlsPolicy(Tls.NONE)
+            with mock.patch.object(attempt, "tls_policy", lambda *_, **__: plain):
+                attempted = await scene.attempt(destination="far.test", requiretls=True)
+            (said,) = attempted.said
+            assert said.outcome == outcome, said
+            assert (said.status == "5.7.30") is (outcome == "failed")
+            assert len(second.messages) == (outcome == "delivered")
 
         play(tmp_path, test, first, second)
 
