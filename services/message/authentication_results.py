@@ -101,8 +101,10 @@ def _quoted(text: str) -> str:
 
 def _clean(text: str) -> str:
     """Printable, single blanks: what is folded at a blank comes back as it was."""
-    kept = "".join(character if character.isprintable() else "?" for character in text[:MOST_CHARACTERS])
-    return re.sub("  +", " ", kept)
+    kept = text[:MOST_CHARACTERS]
+    if not kept.isprintable():
+        kept = "".join(character if character.isprintable() else "?" for character in kept)
+    return re.sub("  +", " ", kept) if "  " in kept else kept
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------
