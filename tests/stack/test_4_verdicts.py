@@ -149,7 +149,7 @@ def test_a_smuggled_message_does_not_come_in(stack: Stack, ann: str, end: str) -
     done = stack.execute(
         "world-outside", "bash", "-c", SMUGGLED, "smuggle", f"{stack.subnet}.130", ann, made.message_id, end
     )
-    assert done.output.count("250 2.0.0") <= 1, done.output
+    assert done.output.count("delivered") <= 1, done.output
     assert not stories(stack, f"x{made.message_id}"), "there is no second message"
 
 
@@ -191,7 +191,7 @@ def test_a_first_letter_waits_a_little_and_comes(stack: Stack, ann: str, behind:
     stack.account("dan@late.test")
     message_id = sent(stack, "newcomer@nowhere.test", "dan@late.test")
     waited = explained(stack, "newcomer@nowhere.test", stage="rcpt")
-    assert waited["outcome"] == "defer" and "greylist" in waited["by_name"], waited
+    assert waited["outcome"] == "defer" and "greylist" in waited["by_name"], json.dumps(waited, indent=1)
     story = explained(stack, message_id)
     assert story["outcome"] in ("accept", "junk") and story["peer"] == "198.51.100.7", story
 
@@ -231,7 +231,7 @@ def test_haproxy_tells_the_true_client_and_nobody_else_may(stack: Stack, ann: st
         "for i in 1 2 3; do read -r line <&3; done; cat >&3; printf '.\r\nQUIT\r\n' >&3; timeout 20 cat <&3",
         "proxied", f"{stack.subnet}.132", ann, stdin=made.message,
     )  # fmt: skip
-    assert "250 2.0.0" in done.output, done.output
+    assert "delivered" in done.output, done.output
     story = explained(stack, made.message_id)
     assert "spf-pass" in story["by_name"] and story["peer"] == f"{stack.subnet}.134", story
     closed = stack.execute(
