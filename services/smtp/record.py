@@ -5,7 +5,7 @@ One per connection, made by the engine. The rooms' verdicts are recorded by thei
 
 from __future__ import annotations
 
-from services.protocol.reply import Reply
+from services.protocol.reply import NO_RECIPIENTS, Reply
 from services.protocol.smtp_true_client import Client
 from services.runtime.events import Events, Json
 
@@ -31,11 +31,16 @@ class Record:
         self._events.emit(kind, self._conn, outcome=outcome, peer=self.peer, **fields)
 
     def refusal(self, verb: str, reply: Reply, trace: str = "", **fields: Json) -> None:
-        """`verb` was refused with `reply`; `trace` is the message's, where there is one."""
+        """`verb` was refused with `reply`; `trace` is the message's, where there is one.
+
+        A DATA without recipients decides nothing: a client that pipelines says it behind a RCPT that was put off
+        (RFC 2920 §3.1), and the record's last word must be that the message may come again.
+        """
+        outcome = "info" if reply is NO_RECIPIENTS else "reject" if reply.permanent else "defer"
         self._events.emit(
             _KINDS.get(verb, "connect"),
             trace or self._conn,
-            outcome="reject" if reply.permanent else "defer",
+            outcome=outcome,
             conn=self._conn,
             peer=self.peer,
             stage=verb,
