@@ -132,7 +132,7 @@ def test_a_block_says_what_it_is(page: Path) -> None:
     """A misspelt language would leave a command untested."""
     typed, shown = (
         {*guides.TYPED, "sh second", "ini"},
-        {"", "text", "console", "json", "yaml", "nginx", "caddyfile", "apache"},
+        {"", "text", "console", "json", "yaml", "nginx", "caddyfile", "apache", "toml"},
     )
     assert {block.info for block in guides.blocks(page)} <= typed | shown
 
