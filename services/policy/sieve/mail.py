@@ -34,7 +34,7 @@ class Mail:
     _texts: dict[bytes, list[bytes]] = field(default_factory=dict)
     _octets: bytes | None = None
     _tree: mime.Part | None = None
-    _parts: dict[tuple[int, bool], bytes] = field(default_factory=dict)
+    _parts: dict[tuple[int, bool], tuple[bytes, ...]] = field(default_factory=dict)
 
     def values(self, name: bytes) -> list[bytes]:
         """The fields called `name`, unfolded, as they stand."""
@@ -88,24 +88,25 @@ class Mail:
             yield part
             stack.extend(reversed(part.children))
 
-    def content(self, part: mime.Part, *, words: bool = False) -> bytes:
+    def contents(self, part: mime.Part, *, words: bool = False) -> tuple[bytes, ...]:
         """RFC 5173 §5.2, §5.3: a part's content with its transfer encoding undone, text in UTF-8.
 
-        Of a multipart what stands before its first and behind its last part, of a message its header. `words`: of HTML
-        its words.
+        Of a multipart two: what stands before its first and behind its last part; of a message its header. `words`: of
+        HTML its words.
         """
         found = self._parts.get((id(part), words))
         if found is None:
-            found = self._parts[id(part), words] = self._content(part, words)
+            found = self._parts[id(part), words] = self._around(part) or (self._content(part, words),)
         return found
+
+    def _around(self, part: mime.Part) -> tuple[bytes, ...]:
+        if part.kind != mime.MULTIPART or not part.children:
+            return ()
+        first, last = part.children[0], part.children[-1]
+        return (self.octets[part.body : first.header], self.octets[last.end : part.end])
 
     def _content(self, part: mime.Part, words: bool) -> bytes:
         octets = self.octets
-        if part.kind == mime.MULTIPART:
-            if not part.children:
-                return octets[part.body : part.end]
-            first, last = part.children[0], part.children[-1]
-            return octets[part.body : first.header] + octets[last.end : part.end]
         if part.kind == mime.MESSAGE:
             inner = part.children[0]
             return octets[inner.header : inner.body]

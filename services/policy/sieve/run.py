@@ -230,19 +230,12 @@ def _place(action: Action) -> object:
     return action
 
 
-def _text_change(change: Callable[[str], str]) -> Callable[[bytes], bytes]:
-    def changed(value: bytes) -> bytes:
-        return change(value.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
-
-    return changed
-
-
-# RFC 5229 §4.1, highest precedence first. Letters beyond ASCII have their case changed too, where that is one letter.
+# RFC 5229 §4.1, highest precedence first. As Dovecot, and as i;ascii-casemap: of ASCII letters alone.
 _MODIFIERS: dict[str, Callable[[bytes], bytes]] = {
-    "lower": _text_change(str.lower),
-    "upper": _text_change(str.upper),
-    "lowerfirst": _text_change(lambda text: text[:1].lower() + text[1:]),
-    "upperfirst": _text_change(lambda text: text[:1].upper() + text[1:]),
+    "lower": bytes.lower,
+    "upper": bytes.upper,
+    "lowerfirst": lambda value: value[:1].lower() + value[1:],
+    "upperfirst": lambda value: value[:1].upper() + value[1:],
     "quotewildcard": lambda value: re.sub(rb"([*?\\])", rb"\\\1", value),
     "length": lambda value: b"%d" % len(value.decode("utf-8", "replace")),
 }

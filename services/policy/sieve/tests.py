@@ -52,7 +52,7 @@ def _size(test: Test, state: State) -> bool:
 def _header(test: Test, state: State) -> bool:
     mail = state.mail
     names = state.strings(test.arguments[0])
-    values = (value for name in names for value in _indexed(mail.texts(name), test))
+    values = _indexed([value for name in names for value in mail.texts(name)], test)
     return _match(test, state, values, test.arguments[1])
 
 
@@ -66,13 +66,12 @@ def _address(test: Test, state: State) -> bool:
 
 def _address_values(test: Test, mail: Mail, names: Sequence[bytes]) -> Iterator[bytes]:
     part = _part(test)
-    for name in names:
-        # RFC 5260 §6: the index counts fields, also where one holds several addresses.
-        for field in _indexed(mail.values(name), test):
-            for each in mail.addresses(field):
-                value = _part_of(each, part)
-                if value is not None:
-                    yield value
+    # RFC 5260 §6: the index counts fields, also where one holds several addresses.
+    for field in _indexed([field for name in names for field in mail.values(name)], test):
+        for each in mail.addresses(field):
+            value = _part_of(each, part)
+            if value is not None:
+                yield value
 
 
 def _part(test: Test) -> str:
@@ -160,7 +159,7 @@ def _contents(mail: Mail, types: Sequence[bytes]) -> Iterator[bytes]:
         if part.kind == mime.MESSAGE:
             main, sub = b"message", b"rfc822"
         if any(_is_type(each, main, sub) for each in wanted):
-            yield mail.content(part)
+            yield from mail.contents(part)
 
 
 def _is_type(wanted: bytes, main: bytes, sub: bytes) -> bool:
@@ -176,7 +175,7 @@ def _words(mail: Mail) -> Iterator[bytes]:
     """RFC 5173 §5.3: what a person reads; of HTML its words."""
     for part in mail.parts():
         if not part.children and part.type.main.lower() == b"text":
-            yield mail.content(part, words=True)
+            yield from mail.contents(part, words=True)
 
 
 def _date(test: Test, state: State) -> bool:
@@ -219,7 +218,7 @@ def _specialuse_exists(test: Test, state: State) -> bool:
 
 
 def _indexed(values: list[bytes], test: Test) -> list[bytes]:
-    """RFC 5260 §6."""
+    """RFC 5260 §6. Of several names the fields are counted on, as Dovecot does; the RFC does not say."""
     index = test.tags.get("index")
     if not isinstance(index, int) or isinstance(index, bool):
         return values

@@ -122,7 +122,7 @@ def told(action: Action) -> str:
 
 
 def _flags(flags: tuple[str, ...] | list[str]) -> list[str]:
-    return sorted(flag.lower() for flag in flags)
+    return sorted({flag.lower() for flag in flags})  # Dovecot leaves doubles in
 
 
 def _line(text: str) -> str:
