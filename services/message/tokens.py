@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from itertools import pairwise
+from itertools import chain, islice, pairwise
 
 from services.message.reading import Reading, domain_of, host_of
 
 VERSION = 1
 # Enough for a long letter; the weighing takes the most telling 150 of them anyway.
 MOST_TOKENS = 4_000
+_MOST_FOUND = 12_000  # with those that come again
 _LONGEST_WORD = 20
 _MOST_WORDS = 2_500  # of the text; a spammer who appends a book is not read to its end
 _MOST_RUN = 3_000
@@ -52,13 +53,8 @@ _EVERY_FIELD = frozenset(
 
 def tokens(reading: Reading) -> list[str]:
     """Each token once, the header's first."""
-    found: dict[str, None] = {}
-    for source in (_sender, _header, _subject, _shape, _links, _text):
-        for token in source(reading):
-            found[token] = None
-            if len(found) >= MOST_TOKENS:
-                return list(found)
-    return list(found)
+    sources = chain.from_iterable(source(reading) for source in (_sender, _header, _subject, _shape, _links, _text))
+    return list(dict.fromkeys(islice(sources, _MOST_FOUND)))[:MOST_TOKENS]
 
 
 def parted(found: Iterable[str]) -> tuple[list[str], list[str]]:
@@ -168,7 +164,7 @@ def _text(reading: Reading) -> Iterator[str]:
     before = ""
     for word in _words(reading.text, _MOST_WORDS):
         yield word
-        if _cjk(word):
+        if word[0] >= "\u3040" and _cjk(word):
             before = ""
             continue
         if before:
@@ -192,15 +188,17 @@ def _words(text: str, most: int) -> Iterator[str]:
         count += 1
         if count > most:
             return
-        if _cjk(piece):
+        if piece[0] >= "\u3040" and _cjk(piece):
             # A character alone says little; where it stands alone it is all there is.
             if len(piece) == 1:
                 yield piece
             for at in range(min(len(piece) - 1, _MOST_RUN)):
                 yield piece[at : at + 2]
             count += len(piece) // 2
-            continue
-        yield from _word(piece)
+        elif len(piece) <= _LONGEST_WORD and piece.isalpha():
+            yield piece.casefold()
+        else:
+            yield from _word(piece)
 
 
 def _word(piece: str) -> Iterable[str]:
