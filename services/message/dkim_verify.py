@@ -35,6 +35,8 @@ Outcome = Literal["pass", "fail", "neutral", "policy", "temperror", "permerror"]
 MOST_SIGNATURES = 10
 # RFC 6376 §3.6.2.2: several key records at one name are undefined; a key that is being replaced is met there.
 MOST_KEYS = 3
+# Of a name that DNS can hold (RFC 1035 §2.3.4: 255 octets as they are sent).
+MOST_CHARACTERS = 253
 # Between the sender's clock and ours. RFC 6376 §3.5 lets signatures of the future be ignored; nobody gains by making
 # one, so only what no clock or zone explains is refused.
 CLOCK_TOLERANCE = 36_000
@@ -44,7 +46,7 @@ CLOCK_TOLERANCE = 36_000
 # Kills", Chen, Paxson, Jiang 2020, §4.2).
 _LABEL = rb"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _DOMAIN = re.compile(rb"(?=.{1,253}\Z)" + _LABEL + rb"(?:\." + _LABEL + rb")+\Z")
-_SELECTOR = re.compile(rb"(?=.{1,190}\Z)" + _LABEL + rb"(?:\." + _LABEL + rb")*\Z")
+_SELECTOR = re.compile(rb"(?=.{1,253}\Z)" + _LABEL + rb"(?:\." + _LABEL + rb")*\Z")
 _NUMBER = re.compile(rb"[0-9]{1,12}\Z")
 # RFC 6376 §3.5 l=: up to 76 digits. A body that has more octets than 18 digits say does not exist.
 _LENGTH = re.compile(rb"[0-9]{1,76}\Z")
@@ -339,6 +341,8 @@ def before_the_key(
 
 def ask_keys(name: str, signature: Signature) -> Asking[list[KeyRecord] | DkimResult]:
     """The key records at `name`, or what their absence makes of the signature (RFC 6376 §6.1.2)."""
+    if len(name) > MOST_CHARACTERS:
+        return _result(signature, "permerror", "there is no key at the signature's selector")
     try:
         answer = yield Question(name, "TXT")
     except (NoSuchName, NoAnswer):

@@ -34,6 +34,7 @@ __all__ = ["DmarcResult", "check", "check_authors"]
 Outcome = Literal["pass", "fail", "none", "temperror", "permerror"]
 
 MOST_QUERIES = 8  # RFC 9989 §4.10: of one walk, however many labels a name has
+MOST_CHARACTERS = 253  # of a name that DNS can hold (RFC 1035 §2.3.4: 255 octets as they are sent)
 # RFC 9989 §11.5: of a From with several domains each is looked at, up to a limit.
 MOST_AUTHORS = 3
 
@@ -76,9 +77,12 @@ class _Tree:
 
     def record(self, domain: str) -> Asking[PolicyRecord | None]:
         """The policy record of `domain` itself. Raises _NoAnswer."""
+        name = f"_dmarc.{domain}"
+        if len(name) > MOST_CHARACTERS:
+            return None
         if domain not in self._records:
             try:
-                answer = yield Question(f"_dmarc.{domain}", "TXT")
+                answer = yield Question(name, "TXT")
             except NoSuchName:
                 answer = ()
             except NoAnswer:

@@ -5,11 +5,12 @@ import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
-from services.message import authentication_results, dkim_verify, dsn, headers, mime, received_from, text, tokens
+from services.message import arc, authentication_results, dkim_verify, dsn, headers, mime, received_from, text, tokens
 from services.message.dkim_record import key_record
 from services.message.envelope import body_structure, envelope
 from services.message.from_domain import from_domains
 from services.message.reading import read
+from services.policy import arc as arc_policy
 from services.policy import dmarc, spf
 from services.policy.dmarc_record import policy_record
 from services.policy.sieve.check import check
@@ -45,6 +46,12 @@ LETTER = (
     b"--b b\r\nContent-Type: message/rfc822\r\n\r\nSubject: inner\r\n\r\nbody\r\n--b b\r\n"
     b"Content-Disposition: attachment; filename=\"a.exe\"\r\nContent-Transfer-Encoding: base64\r\n\r\nTVqQAAMAAAA=\r\n--b b--\r\nafter\r\n"
 )  # fmt: skip
+SEALED = (
+    b"ARC-Seal: i=1; cv=none; a=rsa-sha256; d=example.org; s=k1; t=1; b=AAAA\r\n"
+    b"ARC-Message-Signature: i=1; a=rsa-sha256; c=relaxed/relaxed; d=example.org; s=k1; h=from:subject;\r\n"
+    b" bh=47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=; b=AAAA\r\n"
+    b"ARC-Authentication-Results: i=1; example.org; dmarc=pass header.from=example.org\r\n"
+)
 PLAIN = b"From: a@example.org\r\nSubject: x\r\n\r\nhello\r\n"
 
 
@@ -197,6 +204,17 @@ def dkim(octets: bytes) -> None:
     key_record(octets)
 
 
+def arc_chain(octets: bytes) -> None:
+    """A chain that nobody sealed is none, or broken; whoever is named in it vouches for nothing."""
+    head = octets[: headers.header_length(octets)]
+    chain = arc.read_chain(head)
+    hashes = dkim_verify.hash_body([octets[len(head) + 2 :]], chain.wanted_bodies())
+    result = met(arc.validate(chain, head, hashes, now=1_800_000_000.0), octets, 110)
+    assert result.result in ("none", "fail") and (result.problem or result.result == "none")
+    failed = dmarc.DmarcResult("fail", "reject", "example.org", "example.org", "v=DMARC1; p=reject")
+    assert not arc_policy.vouched(result, {"example.org"}, failed)
+
+
 def spf_record(octets: bytes) -> None:
     """RFC 7208 §4.6.4: never more questions than the limits allow, whatever the records say."""
     for ip in ("192.0.2.7", "2001:db8::7"):
@@ -297,6 +315,7 @@ TARGETS = {
         _target(parts, LETTER, PLAIN),
         _target(junk_tokens, LETTER, PLAIN),
         _target(dkim, LETTER, b"v=DKIM1; k=rsa; h=sha256; t=s:y; p=MFwwDQYJKoZIhvcNAQEBBQADSwAwSAJBAK==", PLAIN),
+        _target(arc_chain, SEALED + PLAIN, SEALED.replace(b"i=1", b"i=2").replace(b"none", b"pass") + SEALED + PLAIN),
         _target(
             spf_record,
             b"v=spf1 a mx ptr:%{d2} ip4:192.0.2.0/24 ip6:2001:db8::/32 include:example.org exists:%{ir}.%{v}.%{l} ?all",

@@ -57,6 +57,7 @@ TAGS = [
     ("d= of U-labels", {"d": "bücher.example".encode()}, "permerror", "no key"),
     ("d= of what is no UTF-8", {"d": b"b\xfccher.example"}, "neutral", "d= is no domain name"),
     ("d= too long", {"d": b".".join([b"a" * 63] * 4) + b".org"}, "neutral", "d= is no domain name"),
+    ("s= too long for DNS", {"s": b".".join([b"a" * 63] * 4)[:250]}, "permerror", "no key"),
     ("s= with a slash", {"s": b"a/b"}, "neutral", "s= is no domain name"),
     ("s= with two labels and no key", {"s": b"rsa.sub"}, "permerror", "no key"),
     ("i= is d=", {"i": b"@example.org"}, "pass", ""),
@@ -191,6 +192,14 @@ def test_dns_that_gives_no_answer() -> None:
     assert result(sign() + MESSAGE, {place: TemporaryFailure("timed out")}).result == "temperror"
     assert result(sign() + MESSAGE, {place: NoAnswer("nothing")}).result == "permerror"
     assert result(sign() + MESSAGE, {}).result == "permerror"
+
+
+def test_a_name_that_dns_cannot_hold_is_not_asked_for() -> None:
+    header = sign({"s": b".".join([b"a" * 60] * 4)}) + PLAIN
+    found = signatures(header)
+    asking = verify(found, header, hash_body([BODY], wanted_bodies(found)), now=NOW)
+    with pytest.raises(StopIteration):
+        next(asking)
 
 
 def test_t_s_forbids_an_identity_below_the_domain() -> None:

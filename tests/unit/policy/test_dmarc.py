@@ -247,6 +247,8 @@ def test_a_walk_asks_at_most_eight_questions() -> None:
     assert questions == [
         f"TXT _dmarc.{each}" for each in (name, *(f"{tail}.example.com" for tail in tails), "example.com", "com")
     ]
+    long = ".".join(["a" * 63] * 3 + ["b" * 57, "com"])  # 253 characters, so that nothing fits before it
+    assert len(long) == 253 and asked(check(long, NO_SPF, []), {})[1][0].startswith("TXT _dmarc." + "a" * 63 + ".a")
     for labels in (1, 2, 7, 8, 9, 50):
         domain = ".".join(["x"] * labels)
         assert len(asked(check(domain, NO_SPF, []), {})[1]) == min(labels, 8)
