@@ -155,7 +155,7 @@ class _Evaluation:
                 return _Outcome("none", domain, problem=f"{_shown(domain)} has no SPF record")
             for directive in record.directives:
                 if (yield from self._matches(directive, domain)):
-                    return _Outcome(directive.result, domain, directive.text, record.explanation)
+                    return _Outcome(directive.result, domain, _shown(directive.text), record.explanation)
             if not record.redirect:
                 return _Outcome("neutral", domain)  # RFC 7208 §4.7
             self._count()

@@ -74,7 +74,6 @@ class Exchange:
         self._server, self._waits = server, waits
         self._addresses: list[tuple[str, int]] = []
         self._socket: _Socket | None = None
-        self._edns = True
 
     def close(self) -> None:
         """Close the socket; a question that waits for its answer fails."""
@@ -86,13 +85,14 @@ class Exchange:
         """One question. Raises NoSuchName for what is no name, TemporaryFailure for what got no answer."""
         question = wire_name(name) + struct.pack("!HH", _TYPES[kind], 1)
         problem = f"no answer within {sum(self._waits):.0f} seconds"
+        edns = _EDNS
         for attempt, wait in enumerate(self._waits):
             try:
                 address = await self._address(attempt)
-                data = await self._datagram(address, question, wait)
+                data = await self._datagram(address, question, edns, wait)
                 if _HEADER.unpack_from(data)[1] & _TRUNCATED:
                     async with asyncio.timeout(wait):
-                        data = await self._stream(address, question)
+                        data = await self._stream(address, question, edns)
             except TimeoutError:
                 self._forget()
                 continue
@@ -103,9 +103,9 @@ class Exchange:
                 continue
             code = data[3] & 15
             if code in (_NO_ERROR, _NO_NAME):
-                return _read(data, kind, name)
-            if code in (_FORMAT_ERROR, _NOT_IMPLEMENTED) and self._edns:
-                self._edns = False  # RFC 6891 §7: an old resolver, such as some home routers are
+                return read_answer(data, kind, name)
+            if code in (_FORMAT_ERROR, _NOT_IMPLEMENTED) and edns:
+                edns = b""  # RFC 6891 §7: an old resolver, such as some home routers are
                 continue
             problem = {_SERVER_FAILURE: "the resolver could not find out", _REFUSED: "the resolver refuses"}.get(
                 code, f"the resolver answers with the error {code}"
@@ -141,25 +141,25 @@ class Exchange:
         first = min(entries, key=lambda entry: entry[0] != socket.AF_INET)
         return [(str(first[4][0]), port)]
 
-    async def _datagram(self, address: tuple[str, int], question: bytes, wait: float) -> bytes:
+    async def _datagram(self, address: tuple[str, int], question: bytes, edns: bytes, wait: float) -> bytes:
         loop = asyncio.get_running_loop()
         at = self._socket
         if at is None or not at.serves(address, loop):
             self.close_when_done()
             at = self._socket = _Socket(address, loop)
-        number, answer = at.send(question, self._message)
+        number, answer = at.send(question, edns)
         try:
             async with asyncio.timeout(wait):
                 return await answer
         finally:
             at.done(number)
 
-    async def _stream(self, address: tuple[str, int], question: bytes) -> bytes:
+    async def _stream(self, address: tuple[str, int], question: bytes, edns: bytes) -> bytes:
         """RFC 7766: the same over TCP, each message after its length in two octets."""
         number = int.from_bytes(os.urandom(2))
         reader, writer = await asyncio.open_connection(*address)
         try:
-            message = self._message(number, question)
+            message = _message(number, question, edns)
             writer.write(struct.pack("!H", len(message)) + message)
             (length,) = struct.unpack("!H", await reader.readexactly(2))
             if length > MAX_ANSWER:
@@ -171,13 +171,13 @@ class Exchange:
             writer.close()
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
-        if not _answers(data, number, question):
+        if not answers(data, number, question):
             raise OSError("the resolver answered something else")
         return data
 
-    def _message(self, number: int, question: bytes) -> bytes:
-        edns = self._edns
-        return _HEADER.pack(number, _FLAGS, 1, 0, 0, int(edns)) + question + (_EDNS if edns else b"")
+
+def _message(number: int, question: bytes, edns: bytes) -> bytes:
+    return _HEADER.pack(number, _FLAGS, 1, 0, 0, int(bool(edns))) + question + edns
 
 
 class _Socket:
@@ -201,13 +201,13 @@ class _Socket:
     def serves(self, address: tuple[str, int], loop: asyncio.AbstractEventLoop) -> bool:
         return self._left > 0 and self._address == address and self._loop is loop
 
-    def send(self, question: bytes, message: Any) -> tuple[int, asyncio.Future[bytes]]:
+    def send(self, question: bytes, edns: bytes) -> tuple[int, asyncio.Future[bytes]]:
         number = int.from_bytes(os.urandom(2))
         while number in self._waiting:
             number = int.from_bytes(os.urandom(2))
         self._left -= 1
         with contextlib.suppress(BlockingIOError):  # the socket's buffer is full: as if it were lost on the way
-            self._socket.send(message(number, question))
+            self._socket.send(_message(number, question, edns))
         answer: asyncio.Future[bytes] = self._loop.create_future()
         self._waiting[number] = (question, answer)
         return number, answer
@@ -243,11 +243,11 @@ class _Socket:
                         answer.set_exception(OSError(error.errno, error.strerror))
                 return
             waiting = self._waiting.get(int.from_bytes(data[:2]))
-            if waiting and not waiting[1].done() and _answers(data, int.from_bytes(data[:2]), waiting[0]):
+            if waiting and not waiting[1].done() and answers(data, int.from_bytes(data[:2]), waiting[0]):
                 waiting[1].set_result(data)
 
 
-def _answers(data: bytes, number: int, question: bytes) -> bool:
+def answers(data: bytes, number: int, question: bytes) -> bool:
     """Whether it is the response to this question (RFC 5452 §9.1): number, kind of message, and the question again."""
     if len(data) < 12:
         return False
@@ -260,13 +260,14 @@ def _answers(data: bytes, number: int, question: bytes) -> bool:
     return questions == 1 and data[12 : 12 + len(question)].lower() == question.lower()
 
 
-def _read(data: bytes, kind: Kind, name: str) -> Found:
+def read_answer(data: bytes, kind: Kind, name: str) -> Found:
+    """What a message holds that `answers()` found to be one for this question. Raises TemporaryFailure."""
     import dns.exception
     import dns.message
 
     try:
         message = dns.message.from_wire(data)
-        assert isinstance(message, dns.message.QueryMessage)  # by its opcode, which _answers looked at
+        assert isinstance(message, dns.message.QueryMessage)  # by its opcode, which answers() looked at
         chain = message.resolve_chaining()
     except (dns.exception.DNSException, ValueError, AssertionError) as error:
         raise TemporaryFailure(f"{kind} of {name[:100]}: an answer that cannot be read: {error}") from None

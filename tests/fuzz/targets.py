@@ -32,6 +32,7 @@ from services.protocol.dns_lookup import (
 from services.protocol.smtp_offer import Offer
 from services.protocol.smtp_session import SmtpSession
 from services.protocol.smtp_states import ENDS_GROUP, State
+from services.runtime.dns_wire import answers, read_answer, wire_name
 from tests.fuzz.running import Target
 
 LETTER = (
@@ -230,6 +231,25 @@ def spf_sender(octets: bytes) -> None:
     met(spf.check("192.0.2.7", name, sender, receiver="mail.test"), zone, 260)
 
 
+def dns_answer(octets: bytes) -> None:
+    """A resolver's message: values of the kind that was asked for, an absence, or no answer."""
+    for kind, name in (("TXT", "a.test"), ("MX", "a.test"), ("A", "b.a.test"), ("PTR", "1.2.0.192.in-addr.arpa")):
+        question = wire_name(name) + _KINDS[kind] + b"\0\x01"
+        for answer in (octets, b"\x12\x34\x81\x80\0\x01\0\x01\0\0\0\0" + question + octets):
+            if not answers(answer, 0x1234, question):
+                continue
+            try:
+                found = read_answer(answer, kind, name)  # type: ignore[arg-type]
+            except TemporaryFailure:
+                continue
+            assert bool(found.values) != bool(found.missing)
+            for value in found.values:
+                assert isinstance(value, bytes if kind == "TXT" else tuple if kind == "MX" else str)
+
+
+_KINDS = {"TXT": b"\0\x10", "MX": b"\0\x0f", "A": b"\0\x01", "PTR": b"\0\x0c"}
+
+
 def dmarc_record(octets: bytes) -> None:
     """The walk ends within RFC 9989's queries."""
     policy_record([octets])
@@ -324,6 +344,13 @@ TARGETS = {
             b"%{c} %{R} %{t} %% %_ %-",
         ),
         _target(spf_sender, b"mx.example.org\nann@example.org", b"[192.0.2.7]\n", b'x\n"a@b"@c.d.test'),
+        _target(
+            dns_answer,
+            b"\xc0\x0c\0\x10\0\x01\0\0\x01\x2c\0\x0c\x0bv=spf1 -all",
+            b"\xc0\x0c\0\x0f\0\x01\0\0\x01\x2c\0\x09\0\x0a\x02mx\xc0\x0c",
+            b"\xc0\x0c\0\x05\0\x01\0\0\x01\x2c\0\x04\x01b\xc0\x0c\x01b\xc0\x0c\0\x01\0\x01\0\0\x01\x2c\0\x04\xc0\0\x02\x01",
+            b"\xc0\x0c\0\x0c\0\x01\0\0\x01\x2c\0\x08\x01a\x04test\0",
+        ),
         _target(
             dmarc_record,
             b"v=DMARC1; p=reject; sp=quarantine; np=none; adkim=s; aspf=r; t=y; psd=n; rua=mailto:a@b.test",

@@ -444,3 +444,14 @@ def test_a_policy_asks_only_what_it_must() -> None:
     with pytest.raises(StopIteration) as end:
         asking.send(txt("v=spf1 ip4:192.0.2.3 include:b.test exp=c.test -all"))
     assert end.value.value.result == "pass"
+
+
+def test_a_long_term_is_shown_in_part() -> None:
+    """The record of a message keeps the mechanism: 16 KB of it would be a stranger's to choose."""
+    asking = check(FOUR, "h.test", "bob@a.test", receiver="r")
+    next(asking)
+    question = asking.send(txt(f"v=spf1 exists:{'%{d}.' * 2000}b.test -all"))
+    assert question.kind == "A" and len(question.name) <= 253
+    with pytest.raises(StopIteration) as end:
+        asking.send(["127.0.0.2"])
+    assert end.value.value.result == "pass" and len(end.value.value.mechanism) == 100

@@ -24,7 +24,7 @@ from services.runtime.dns import (
     settle,
 )
 from services.runtime.dns_resolver import MAX_NEGATIVE_TTL, MAX_TTL, Memory
-from services.runtime.dns_wire import Exchange, Found, _answers, _read, wire_name
+from services.runtime.dns_wire import Exchange, Found, answers, read_answer, wire_name
 
 ZONE: Zone = {
     ("a.test", "A"): ["192.0.2.1"],
@@ -286,7 +286,7 @@ def test_a_resolver_can_be_used_in_another_loop() -> None:
     resolver.close()
 
 
-def test_an_answer_that_is_too_long_is_not_read() -> None:
+def test_an_answer_that_is_too_long_is_notread_answer() -> None:
     zone: Zone = {("big.test", "TXT"): "TC", ("big.test", "TXT after TC"): [f'"{n:05}{"x" * 200}"' for n in range(90)]}
 
     async def play(server: NameServer, resolver: Resolver) -> None:
@@ -301,7 +301,7 @@ def test_an_alias_that_leads_to_itself_is_no_answer() -> None:
     response = dns.message.make_response(query)
     response.answer.append(dns.rrset.from_text("circle.test.", 300, "IN", "CNAME", "circle.test."))
     with pytest.raises(TemporaryFailure, match="cannot be read"):
-        _read(response.to_wire(), "TXT", "circle.test")
+        read_answer(response.to_wire(), "TXT", "circle.test")
 
 
 @given(st.binary(max_size=200), st.binary(max_size=80))
@@ -311,12 +311,12 @@ def test_any_octets_are_an_answer_or_a_temporary_failure(head: bytes, tail: byte
     response.answer.append(dns.rrset.from_text("a.test.", 300, "IN", "TXT", '"v=spf1 -all"'))
     wire = response.to_wire()
     question = wire[12:24]
-    assert _answers(wire, response.id, question)
+    assert answers(wire, response.id, question)
     flags = wire[:2] + bytes((wire[2] | 0x04, wire[3] | 0x80))
     for data in (head, wire[:12] + head, wire[:24] + head, flags + wire[4:24] + head + tail, wire + tail):
-        if _answers(data, response.id, question):
+        if answers(data, response.id, question):
             try:
-                assert isinstance(_read(data, "TXT", "a.test"), Found)
+                assert isinstance(read_answer(data, "TXT", "a.test"), Found)
             except TemporaryFailure:
                 pass
 
