@@ -43,6 +43,11 @@ class AccountDetails:
     used_messages: int | None
 
 
+_DOMAINS = (
+    "SELECT domains.name, domains.created, coalesce(existing.name, '') FROM domains "
+    "LEFT JOIN domain_aliases ON domain_aliases.name = domains.name "
+    "LEFT JOIN domains AS existing ON existing.name = domain_aliases.existing ORDER BY domains.name"
+)
 _DETAILS = (
     "SELECT address, domain, local, login, enabled, administrator, quota_bytes, deleted_at, "
     "created, password_changed, last_used, used_bytes, used_messages FROM accounts "
@@ -81,7 +86,7 @@ class Database:
 
     def domains(self) -> list[Domain]:
         """All local domains, sorted by name."""
-        return [Domain(*row) for row in self._rows("SELECT name, created, alias_of FROM domains ORDER BY name")]
+        return [Domain(*row) for row in self._rows(_DOMAINS)]
 
     def has_domain(self, name: str) -> bool:
         """True where the domain, in its stored form, is local."""

@@ -71,7 +71,7 @@ class DomainChanges:
             with no_new_circle(self.database, f"{name} = {existing}"):
                 if name in known:
                     self._check_empty(name)
-                    connection.execute("UPDATE domains SET alias_of = ? WHERE name = ?", (existing, name))
+                    connection.execute("INSERT OR REPLACE INTO domain_aliases VALUES (?, ?)", (name, existing))
                 else:
                     self._insert(connection, domain)
         return domain
@@ -96,11 +96,16 @@ class DomainChanges:
             if not any(each.name != name and not each.alias_of for each in domains):
                 raise Refused(f"{name} is the only domain; add another first")
             connection.execute("DELETE FROM domains WHERE name = ?", (name,))
+            connection.execute("DELETE FROM domain_aliases WHERE name = ?", (name,))
             connection.execute("DELETE FROM duties WHERE kind = 'keys' AND subject = ?", (name,))
         return name
 
     def _insert(self, connection: sqlite3.Connection, domain: Domain) -> None:
-        connection.execute("INSERT INTO domains VALUES (?, ?, ?)", (domain.name, domain.created, domain.alias_of))
+        connection.execute("INSERT INTO domains VALUES (?, ?)", (domain.name, domain.created))
+        # One that older code left behind says nothing of the domain that has this name now.
+        connection.execute("DELETE FROM domain_aliases WHERE name = ?", (domain.name,))
+        if domain.alias_of:
+            connection.execute("INSERT INTO domain_aliases VALUES (?, ?)", (domain.name, domain.alias_of))
         self._owe(connection, "keys", domain.name)
 
     def _check_empty(self, name: str) -> None:

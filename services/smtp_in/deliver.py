@@ -92,13 +92,17 @@ class Mail:
 
 @dataclass(slots=True)
 class _Course:
-    """What became of it on the way. `leaving` by destination; `junk`: accounts where it lies in Junk, of which `kept`
-    have it for want of another place; `rejected`: those whose rules refuse it, and how."""
+    """What became of it on the way. `said` by destination, where nothing is left of it; `junk`: accounts where it lies
+    in Junk, of which `kept` have it for want of another place; `rejected`: those whose rules refuse it, and how."""
 
-    leaving: list[Leaving]
+    said: list[Reply | None]
     kept: frozenset[str]
     junk: set[str] = field(default_factory=set)
     rejected: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def replies(self) -> list[Reply]:
+        return [reply for reply in self.said if reply is not None]
 
 
 class Courier:
@@ -138,21 +142,11 @@ class Courier:
         if mail.body.head(1) in (b" ", b"\t"):
             # It has no header, and its first line would be read as more of ours: an empty line parts them.
             trace_line += b"\r\n"
-        course = self._plan(mail)
-        if not mail.once and any(each.reply is not None for each in course.leaving):
-            # SMTP has one reply: it is said where it is all there is to say.
-            if all(each.reply is not None for each in course.leaving):
-                self._leave_out(mail, course)
-                return [each.reply for each in course.leaving if each.reply is not None]
-            course = self._plan(mail, keep=True)
-        self._leave_out(mail, course)
-        mail = dataclasses.replace(
-            mail,
-            destinations=tuple(
-                dataclasses.replace(each, accounts=plan.accounts, forwards=plan.forwards)
-                for each, plan in zip(mail.destinations, course.leaving, strict=True)
-            ),
-        )
+        course = _Course([None] * len(mail.destinations), frozenset())
+        if any(each.forwards for each in mail.destinations):
+            mail, course = self._left_here(mail)
+            if len(course.replies) == len(mail.destinations):
+                return course.replies
         refused: dict[str, Refusal] = {}
         if any(each.forwards for each in mail.destinations):
             refused = await self._forward(mail, trace_line)
@@ -163,31 +157,20 @@ class Courier:
         _changed(mail, header, claims.without_return_path(header))
         failed = await self._commit(mail, trace_line, refused, course)
         answers = [
-            plan.reply or self._reply(mail, each, refused, failed, course.rejected)
-            for each, plan in zip(mail.destinations, course.leaving, strict=True)
+            reply or self._reply(mail, each, refused, failed, course.rejected)
+            for each, reply in zip(mail.destinations, course.said, strict=True)
         ]
         await self._tell(mail, header, answers, course)
         return answers
 
-    def _plan(self, mail: Mail, *, keep: bool = False) -> _Course:
-        """What leaves, what stays, what is said (`policy/forwarding`). `keep`: whatever FORWARD_JUNK says."""
-        plans, administrator = [], self._administrator() if any(each.forwards for each in mail.destinations) else ""
-        for each in mail.destinations:
-            junk = mail.junk
-            if each.forwards and not junk:
-                # Whoever has a copy here and calls it junk does not want it sent on either.
-                junk = any(self._personal.is_junk(account, mail.judgement) for account in each.accounts)
-            been = self._forwarder.been(mail.header, each.forwards) if each.forwards else frozenset[str]()
-            plans.append(
-                leaving(
-                    each.accounts, each.forwards, been=been, junk=junk, keep=keep or self._keep_junk,
-                    administrator=administrator,
-                )
-            )  # fmt: skip
-        return _Course(plans, frozenset(account for plan in plans for account in plan.junk))
-
-    def _leave_out(self, mail: Mail, course: _Course) -> None:
-        for each, plan in zip(mail.destinations, course.leaving, strict=True):
+    def _left_here(self, mail: Mail) -> tuple[Mail, _Course]:
+        """`mail` with the places that are left of it, and what is said where none is (`policy/forwarding`)."""
+        plans = self._plans(mail, keep=self._keep_junk)
+        refusing = [plan.reply is not None for plan in plans]
+        if not mail.once and any(refusing) and not all(refusing):
+            # SMTP has one reply: a refusal is said where it is all there is to say.
+            plans = self._plans(mail, keep=True)
+        for each, plan in zip(mail.destinations, plans, strict=True):
             if plan.reasons:
                 self._events.emit(
                     "forwarded", mail.trace, outcome="junk" if plan.accounts else "reject", conn=mail.conn,
@@ -195,6 +178,25 @@ class Courier:
                     reason="; ".join(reason.text for reason in plan.reasons),
                     rules=" ".join(reason.rule for reason in plan.reasons),
                 )  # fmt: skip
+        left = tuple(
+            dataclasses.replace(each, accounts=plan.accounts, forwards=plan.forwards)
+            for each, plan in zip(mail.destinations, plans, strict=True)
+        )
+        kept = frozenset(account for plan in plans for account in plan.junk)
+        return dataclasses.replace(mail, destinations=left), _Course([plan.reply for plan in plans], kept)
+
+    def _plans(self, mail: Mail, *, keep: bool) -> list[Leaving]:
+        plans, administrator = [], self._administrator()
+        for each in mail.destinations:
+            junk = mail.junk
+            if each.forwards and not junk:
+                # Whoever has a copy here and calls it junk does not want it sent on either.
+                junk = any(self._personal.is_junk(account, mail.judgement) for account in each.accounts)
+            been = self._forwarder.been(mail.header, each.forwards)
+            plans.append(
+                leaving(each.accounts, each.forwards, been=been, junk=junk, keep=keep, administrator=administrator)
+            )
+        return plans
 
     async def _tell(self, mail: Mail, header: bytes, answers: Sequence[Reply], course: _Course) -> None:
         """Report to a proven sender who asked what was delivered; not where it lies in Junk."""

@@ -1,3 +1,7 @@
 -- readable from: 1
--- The domain as which every address of this one answers; '' for a domain with addresses of its own.
-ALTER TABLE domains ADD COLUMN alias_of TEXT NOT NULL DEFAULT '';
+-- Domains whose addresses answer as those of `existing`; each stands in `domains` too, where code from before this finds
+-- it. What such code leaves of a domain that it deletes means nothing.
+CREATE TABLE domain_aliases (
+    name TEXT PRIMARY KEY,
+    existing TEXT NOT NULL
+) STRICT, WITHOUT ROWID;

@@ -85,6 +85,23 @@ def test_what_cannot_be_a_domain_alias(family, name, existing, error, words):
     assert family.database.domains() == before
 
 
+def test_what_older_code_leaves_of_one_means_nothing(family, folders):
+    """After an update was undone: it knows `domains` alone, adds to it by position, and deletes from it alone."""
+    family.add_domain("other.example")
+    family.add_domain_alias("alias.example", "other.example")
+    with family.database.transaction() as connection:
+        connection.execute("INSERT INTO domains VALUES (?, ?)", ("late.example", 1.0))
+        connection.execute("DELETE FROM domains WHERE name = 'other.example'")
+    assert [(each.name, each.alias_of) for each in family.database.domains()] == [
+        ("alias.example", ""), (FAMILY, ""), ("late.example", ""),
+    ]  # fmt: skip
+    with family.database.transaction() as connection:
+        connection.execute("DELETE FROM domains WHERE name = 'alias.example'")
+    family.add_domain("other.example")
+    family.add_domain("alias.example")
+    assert seen(folders).domain_alias("alias.example") == ""
+
+
 def test_an_empty_domain_becomes_one_and_a_second_time_changes_nothing(family, folders):
     family.add_domain("alias.example")
     family.add_domain_alias("alias.example", FAMILY)
@@ -252,7 +269,7 @@ def workshop(tmp_path_factory):
 def test_no_order_of_changes_leaves_a_circle(workshop, steps):
     directories, folder = workshop
     with directories.database.transaction() as connection:
-        for table in ("domains", "accounts", "aliases", "duties"):
+        for table in ("domains", "domain_aliases", "accounts", "aliases", "duties"):
             connection.execute(f"DELETE FROM {table}")
     directories.add_domain("one.example")
     directories.add_domain("two.example")
