@@ -203,8 +203,11 @@ class ReceivingRoom:
             "personal_dir": str(self.folder / "personal"),
             "mail_checks": "off" if self._lookup is None else "on",
         }
+        await self._run_room(values | self.given)
+
+    async def _run_room(self, values: dict[str, Any]) -> None:
         self.context = Context(
-            "smtp-in", Settings(**(values | self.given)), self.events, self.secrets, Health("smtp-in"),
+            "smtp-in", Settings(**values), self.events, self.secrets, Health("smtp-in"),
             clock=lambda: time.time() + self.ahead,
         )  # fmt: skip
         self._serving = asyncio.create_task(smtp_in_room.serve(self.context, self._lookup))

@@ -22,13 +22,14 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from services.admin.event_lines import LINE_OCTETS, read_line, terms_of
+from services.runtime.events import writer_of
 
 SCHEMA = 1  # another number: deleted and built anew
 READ_OCTETS = 256 * 1024  # one batch: about a thousand lines, 20-30 ms
 SEGMENTS = 2000  # names looked at per room; the record's own retention keeps far fewer
 DELETE_LINES = 2000
 
-_SEGMENT = re.compile(r"\d{1,20}\.jsonl")
+_SEGMENT = re.compile(r"\d{1,20}(-\d{1,3})?\.jsonl")
 _TABLES = """
 CREATE TABLE events (id INTEGER PRIMARY KEY, t INTEGER NOT NULL, room TEXT NOT NULL, text TEXT NOT NULL);
 CREATE INDEX by_room_and_time ON events (room, t);
@@ -74,13 +75,13 @@ class EventIndex:
         more = False
         for room in self._rooms:
             names = self._unread(room)
-            newest = names[-1] if names else ""
+            newest = _newest(names)
             for name in names:
                 with self._rebuilding():
                     if self._take(room, name):
                         more = True
                         break  # a noisy room gets one batch per turn, so that it cannot hide the others
-                    if name != newest:
+                    if name not in newest:
                         self._finished.add((room, name))  # what is left is a line that a crash cut
         return more
 
@@ -176,7 +177,10 @@ class EventIndex:
         except OSError:
             return []  # the room has not started yet
         segments = sorted((name for name in names if _SEGMENT.fullmatch(name)), key=_start)[-SEGMENTS:]
-        for name in segments[:-1]:
+        newest = _newest(segments)
+        for name in segments:
+            if name in newest:
+                continue
             if self._offsets.get((room, name), -1) >= self._size_of(room, name) >= 0:
                 self._finished.add((room, name))
         return [name for name in segments if (room, name) not in self._finished]
@@ -241,7 +245,12 @@ class EventIndex:
 
 
 def _start(name: str) -> int:
-    return int(name.partition(".")[0])
+    return int(name.partition(".")[0].partition("-")[0])
+
+
+def _newest(names: Sequence[str]) -> set[str]:
+    """The segments that are still written, of `names` in their order: one for each of the room's workers."""
+    return set({writer_of(name): name for name in names}.values())
 
 
 def _read(path: str, offset: int) -> bytes:

@@ -1,6 +1,6 @@
 """The record: each room appends what it decided as JSON lines to segments in its own folder.
 
-One writer per folder, nothing on a reply's path waits for it: lines are collected in memory and written by the loop
+One writer per file, nothing on a reply's path waits for it: lines are collected in memory and written by the loop
 twice a second, at 64 KiB, and when a reader asks (`flush`). A crash may lose the last half second of the record, never
 mail. admin tails the folders into its index. Line: `{"t": epoch µs, "room", "kind", "trace", "outcome", ...}`.
 """
@@ -56,7 +56,10 @@ class NoEvents:
 
 
 class EventLog:
-    """`Events` on disk: `<folder>/<start µs>.jsonl`, rotated by size, the oldest deleted by age and total size."""
+    """`Events` on disk: `<folder>/<start µs>.jsonl`, rotated by size, the oldest deleted by age and total size.
+
+    A worker beside the first writes `<start µs>-<worker>.jsonl`, and each keeps its own in bounds.
+    """
 
     def __init__(
         self,
@@ -67,8 +70,14 @@ class EventLog:
         total_bytes: int = 64 << 20,
         clock: Callable[[], float] = time.time,
         disk_full: Callable[[], bool] = lambda: False,
+        writer: int = 0,
+        writers: int = 1,
     ) -> None:
-        """`folder` must exist. `disk_full` says when the record must give way to mail (ARCHITECTURE, rule 5)."""
+        """`folder` must exist. `disk_full` says when the record must give way to mail (ARCHITECTURE, rule 5).
+
+        `writer` is this one's number of `writers`; the first also clears away what workers left that are no more.
+        """
+        self._writer, self._writers = writer, writers
         self._folder, self._room, self._days, self._total = folder, room, days, total_bytes
         self._clock, self._disk_full = clock, disk_full
         self._lines: list[bytes] = []
@@ -131,17 +140,27 @@ class EventLog:
             os.close(self._file)
             self._file = -1
         # After a clock that was set back too: readers take the last name for the one that is still written.
-        newest = max((_started(name) for name in os.listdir(self._folder) if name.endswith(".jsonl")), default=0)
-        name = f"{max(int(self._clock() * 1e6), newest + 1):017d}.jsonl"
+        newest = max((_started(name) for name in self._segments()), default=0)
+        suffix = f"-{self._writer}" if self._writer else ""
+        name = f"{max(int(self._clock() * 1e6), newest + 1):017d}{suffix}.jsonl"
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         self._file = os.open(os.path.join(self._folder, name), flags, 0o640)
         self._written = os.fstat(self._file).st_size
         self._retain(name)
 
+    def _segments(self) -> list[str]:
+        """This writer's, and the first one's also those of workers that are no more."""
+        return [
+            name
+            for name in os.listdir(self._folder)
+            if name.endswith(".jsonl")
+            and ((number := writer_of(name)) == self._writer or (not self._writer and number >= self._writers))
+        ]
+
     def _retain(self, current: str) -> None:
         oldest = int((self._clock() - self._days * 86_400) * 1e6)
         kept = 0
-        for name in sorted((n for n in os.listdir(self._folder) if n.endswith(".jsonl")), reverse=True):
+        for name in sorted(self._segments(), reverse=True):
             path = os.path.join(self._folder, name)
             kept += os.stat(path).st_size
             # A segment's age is its start; its successor's start bounds its end, so deleting is late, never early.
@@ -149,6 +168,12 @@ class EventLog:
                 os.unlink(path)
 
 
+def writer_of(name: str) -> int:
+    """The number of the worker that wrote the segment `name`."""
+    number = name.partition(".")[0].partition("-")[2]
+    return int(number) if number.isdigit() else 0
+
+
 def _started(name: str) -> int:
-    text = name.partition(".")[0]
+    text = name.partition(".")[0].partition("-")[0]
     return int(text) if text.isdigit() else 0

@@ -25,7 +25,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -73,9 +73,17 @@ class Hold:
     """One room's hold; its task is `keep`. Not for several threads."""
 
     def __init__(
-        self, context: Context, *, elapsed: Callable[[], float] = since_boot, boot: Callable[[], str] = this_boot
+        self,
+        context: Context,
+        *,
+        elapsed: Callable[[], float] = since_boot,
+        boot: Callable[[], str] = this_boot,
+        follows: bool = False,
     ) -> None:
-        """Reads what an earlier process left. `elapsed` and `boot` are the kernel's; tests pass their own."""
+        """Reads what an earlier process left. `elapsed` and `boot` are the kernel's; tests pass their own.
+
+        `follows`: another process of the room takes and releases, and records it; this one is told (`follow`).
+        """
         self._context, self._elapsed, self._boot = context, elapsed, boot()
         self._path = os.path.join(context.settings.room_dir, FILE)
         self._lease: Lease | None = None
@@ -84,6 +92,8 @@ class Hold:
         self._writing = asyncio.Lock()
         self._began: list[Callable[[Lease], None]] = []
         self._ended: list[Callable[[], None]] = []
+        self._told: list[Callable[[Lease | None], Awaitable[None]]] = []
+        self._follows = follows
         self._load()
 
     @property
@@ -114,6 +124,22 @@ class Hold:
         """`call` it when the room opens again."""
         self._ended.append(call)
 
+    def tell(self, call: Callable[[Lease | None], Awaitable[None]]) -> None:
+        """Await `call` with each lease, a renewed one too, and with None at a release: other processes hold with us."""
+        self._told.append(call)
+
+    def follow(self, value: dict[str, Any] | None) -> None:
+        """What the process that we follow holds now, as `asdict` makes it of its lease."""
+        before, self._lease = self.lease, None if value is None else Lease(**value)
+        self._changed.set()
+        lease = self.lease
+        if lease is not None and (before is None or before.id != lease.id):
+            for begin in self._began:
+                begin(lease)
+        elif lease is None and before is not None:
+            for end in self._ended:
+                end()
+
     async def take(self, identity: str, seconds: float, *, exempt: str = "", account: str = "") -> bool:
         """Hold, or renew; durable when it returns. False for an id that was released. Raises OSError, holding nothing
         new."""
@@ -125,6 +151,8 @@ class Hold:
             lease = Lease(identity, seconds, until, self._boot, self._elapsed() + seconds, exempt, account)
             await asyncio.to_thread(self._write, asdict(lease))
             self._lease = lease
+            for tell in self._told:
+                await tell(lease)
         self._changed.set()
         if before is None or before.id != identity:
             self._record(identity, f"held for the update {identity}, at most {seconds:.0f} seconds unless renewed")
@@ -144,6 +172,8 @@ class Hold:
             except OSError as error:
                 # The file's lease ends by itself; until then only a restart would find it.
                 self._context.log("warning", f"the end of the hold is not on disk: {error}")
+            for tell in self._told:
+                await tell(None)
         self._changed.set()
         if lease is not None:
             self._record(identity, f"open again after the update {identity}")
@@ -192,6 +222,8 @@ class Hold:
     # --- within
 
     def _record(self, identity: str, reason: str, *, outcome: str = "info") -> None:
+        if self._follows:
+            return
         self._context.log("info" if outcome == "info" else "warning", reason)
         self._context.events.emit("hold", identity, outcome=outcome, reason=reason)
 

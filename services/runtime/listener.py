@@ -32,12 +32,13 @@ def host_and_port(address: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-def bind(address: str) -> list[socket.socket]:
+def bind(address: str, *, shared: bool = False) -> list[socket.socket]:
     """Sockets bound to `address`, which may be several separated by commas, the one for the world first.
 
     An empty host is one socket for v4 and one for v6 where the kernel has IPv6. An address that an earlier wildcard
-    covers on the same port needs none of its own. Raises OSError with the address in its text, so that the owner sees
-    which port is taken.
+    covers on the same port needs none of its own. `shared`: other processes of this user may bind it too, and the
+    kernel deals connections out to all (SO_REUSEPORT). Raises OSError with the address in its text, so that the owner
+    sees which port is taken.
     """
     sockets: list[socket.socket] = []
     everywhere: set[tuple[int, int]] = set()  # family and port that a wildcard has
@@ -53,6 +54,8 @@ def bind(address: str) -> list[socket.socket]:
                     continue  # a kernel without IPv6
                 on_failure.callback(opened.close)
                 opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if shared:
+                    opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
                 if family == socket.AF_INET6:
                     # One socket per family: peers on v4 must not show as ::ffff:192.0.2.1 in records and bans.
                     opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
@@ -79,6 +82,12 @@ def _families(host: str, port: int) -> list[tuple[int, str]]:
     return found[:1] if port == 0 else found
 
 
+def with_port(address: str, port: int) -> str:
+    """`address`, with `port` where it left the choice to the kernel."""
+    parts = [part.strip() for part in address.split(",")]
+    return ",".join(part[:-1] + str(port) if part.endswith(":0") else part for part in parts)
+
+
 class Listener:
     """The servers on one address; closing it stops accepting, open connections live on."""
 
@@ -93,10 +102,12 @@ class Listener:
             server.close()
 
 
-async def listen(factory: Callable[[], asyncio.BaseProtocol], address: str, *, backlog: int = BACKLOG) -> Listener:
-    """Serve `factory`'s protocols on `address` (`host:port`; port 0: any free one)."""
+async def listen(
+    factory: Callable[[], asyncio.BaseProtocol], address: str, *, backlog: int = BACKLOG, shared: bool = False
+) -> Listener:
+    """Serve `factory`'s protocols on `address` (`host:port`; port 0: any free one); `shared` as `bind` has it."""
     loop = asyncio.get_running_loop()
-    sockets = bind(address)
+    sockets = bind(address, shared=shared)
     servers = [await loop.create_server(factory, sock=each, backlog=backlog) for each in sockets]
     return Listener(servers, sockets[0].getsockname()[1])
 

@@ -28,6 +28,7 @@ from services.runtime.events import EventLog, Events, new_trace_id
 from services.runtime.health import Health
 from services.runtime.secrets import Secrets
 from services.runtime.values import Settings, WrongSetting
+from services.runtime.workers import Channel
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 FLUSH_SECONDS = 0.5
@@ -87,11 +88,18 @@ class Context:
 
 
 def start(room: str, serve: str) -> None:
-    """Entry of `python -m services.<room>`; `serve` is "module:function". Does not return."""
+    """Entry of `python -m services.<room>`; `serve` is "module:function". Does not return.
+
+    A worker beside the first process (`runtime/workers.py`) is given its channel as `serve`'s second argument.
+    """
     if len(sys.argv) == 3 and sys.argv[1] == "--values":
-        module, _, function = serve.partition(":")
         settings = Settings(**received(int(sys.argv[2])))
-        sys.exit(run(room, settings, getattr(importlib.import_module(module), function)))
+        sys.exit(run(room, settings, _function(serve), writers=settings.smtp_workers if room == "smtp-in" else 1))
+    if len(sys.argv) == 5 and sys.argv[1] == "--worker":
+        number, given, descriptor = (int(word) for word in sys.argv[2:])
+        settings = Settings(**received(given))
+        serving, channel = _function(serve), Channel(number, descriptor)
+        sys.exit(run(room, settings, lambda context: serving(context, channel=channel), writer=number))
     if len(sys.argv) > 1:
         # Whoever types --help wants no second server beside the one that runs.
         print(f"{room}: takes no arguments; its settings are in the env files (env/*.env)", file=sys.stderr)
@@ -132,10 +140,16 @@ def received(descriptor: int) -> dict[str, Any]:
         return values
 
 
-def run(room: str, settings: Settings, serve: Serve) -> int:
-    """Run one room until it is told to stop; the exit status."""
+def _function(name: str) -> Callable[..., Awaitable[None]]:
+    module, _, function = name.partition(":")
+    found: Callable[..., Awaitable[None]] = getattr(importlib.import_module(module), function)
+    return found
+
+
+def run(room: str, settings: Settings, serve: Serve, *, writer: int = 0, writers: int = 1) -> int:
+    """Run one room until it is told to stop; the exit status. `writer` and `writers` as `EventLog` has them."""
     os.umask(0o027)
-    events = open_record(room, settings)
+    events = open_record(room, settings, writer=writer, writers=writers)
     try:
         with new_runner() as runner:
             return runner.run(_until_stopped(room, settings, events, serve))
@@ -143,7 +157,7 @@ def run(room: str, settings: Settings, serve: Serve) -> int:
         events.close()
 
 
-def open_record(room: str, settings: Settings) -> EventLog:
+def open_record(room: str, settings: Settings, *, writer: int = 0, writers: int = 1) -> EventLog:
     """The room's event log in its own folder, which is made when missing."""
     folder = os.path.join(settings.events_dir, room)
     os.makedirs(folder, exist_ok=True)
@@ -151,8 +165,10 @@ def open_record(room: str, settings: Settings) -> EventLog:
         folder,
         room,
         days=settings.events_days,
-        total_bytes=settings.events_bytes,
+        total_bytes=settings.events_bytes // writers if not writer else settings.events_bytes,
         disk_full=lambda: below_reserve(folder, settings),
+        writer=writer,
+        writers=writers,
     )
 
 

@@ -117,6 +117,14 @@ class Settings(InsideSettings):
     max_recipients: int = _setting(
         200, "Recipients of one message. RFC 5321 §4.5.3.1.8 asks for at least 100.", "limits", least=100, most=10_000
     )
+    smtp_workers: int = _setting(
+        1,
+        "Processes that receive mail side by side; more than the machine has cores bring nothing. Limits of "
+        "connections and rates are shared out among them, so close to a limit one may refuse while another has room.",
+        "limits",
+        least=1,
+        most=16,
+    )
     max_errors: int = _setting(
         10, "Bad commands in one SMTP or IMAP session before it is closed.", "limits", least=1, most=1000
     )

@@ -1,19 +1,23 @@
 """Start and stop of the smtp-in room, and its one answer: GET /v1/status.
 
     {"smtp": {"connections"}, "lmtp": {"connections"}, "messages", "gateway", "hints": {"waiting", "lost"},
-     "directory": generation or 0}
+     "directory": generation or 0, "workers"}
 
 and what `runtime/hold.py` answers. A hold closes port 25 alone: LMTP goes on, since what smtp-out hands over was
 acknowledged long ago (it is smtp-out that holds the queue back, all but the mail gate's letter).
 
 `messages` were taken since the start; `gateway` is the address that all peers, or all of one family, seem to come from,
-"" where they do not.
+"" where they do not. With SMTP_WORKERS above 1 the numbers are of all, and `workers` says how many are there now; see
+`runtime/workers.py`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+import contextlib
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 from services.directory.lookup import DirectoryUnavailable, SnapshotDirectory
 from services.policy.score import Scale
@@ -22,10 +26,11 @@ from services.runtime.dns import Lookup, Resolver
 from services.runtime.gateways import default_gateways
 from services.runtime.hold import Hold
 from services.runtime.internal_http import Client, Request, Response, Routes, serving
-from services.runtime.listener import listen
+from services.runtime.listener import Listener, listen, with_port
 from services.runtime.process import Context
 from services.runtime.tls import ContextNow, ServerCertificates
 from services.runtime.values import MIB, Settings, WrongSetting
+from services.runtime.workers import Channel, Workers, command, share
 from services.smtp.engine import Engine
 from services.smtp.gateway import Watch
 from services.smtp.handler import EngineConfig
@@ -47,15 +52,20 @@ from services.storage.delivery import Deliveries, disk_reserve
 LOOK_SECONDS = 5.0  # between two looks at what health tells
 # Our own header lines and a signature are added to what was once taken under the limit.
 INSIDE_MARGIN = MIB
+# A worker ends within the grace itself; then it gives back what it holds open.
+WORKERS_MARGIN = 3.0
 ANY_NUMBER = 1_000_000_000  # limits that are meant for strangers and do not hold for smtp-out
 
 
-async def serve(context: Context, lookup: Lookup | None = None) -> None:
+async def serve(context: Context, lookup: Lookup | None = None, channel: Channel | None = None) -> None:
     """Serve until `context.stop`; raises OSError for a setting, folder or port that does not work.
 
-    `lookup` answers in place of the resolver of the settings; for tests.
+    `lookup` answers in place of the resolver of the settings; for tests. `channel` is that of a worker beside the first
+    process: it accepts mail from outside and nothing else. LMTP is one room's, next door, with a few connections that
+    stay open, and over HTTP the room is asked as one: both are the first process's alone.
     """
     settings = context.settings
+    count = 1 if settings.single_process else settings.smtp_workers
     gateways = default_gateways()
     forwarders, proxies = _named_peers(settings, gateways)
     certificates = ServerCertificates(settings.certs_dir, ask_clients=forwarders.by_certificate)
@@ -63,39 +73,53 @@ async def serve(context: Context, lookup: Lookup | None = None) -> None:
     deliveries = Deliveries(settings.mail_dir, clock=context.clock)
     await deliveries.start()
     imap = Client(context.room, context.secrets, "imap", settings.imap_url)
-    hold = Hold(context)
+    hold = Hold(context, follows=channel is not None)
+    others = Workers(context, count, command("services.smtp_in")) if count > 1 and channel is None else None
+    if others is not None:
+        context.settings = share(settings, count)
     judging = _judging(context, lookup, gateways, forwarders)
-    parts = _assemble(context, deliveries, imap, certificates.context, hold, judging, gateways, forwarders)
+    parts = _assemble(context, deliveries, imap, certificates.context, hold, judging, gateways, forwarders, others)
     hold.when_it_begins(lambda _: parts.smtp.connections.dismiss(replies.UPDATING, hold.exempts))
-    routes = Routes()
-    routes.add("GET", "/v1/status", parts.status, allow=("admin",))
-    hold.add_to(routes)
     early: set[ProxyEntrance] = set()
+    door = partial(ProxyEntrance, partial(Engine, parts.outside, parts.smtp), proxies, parts.smtp, early)
     try:
-        async with serving(context, routes) as http, asyncio.TaskGroup() as group:
-            smtp = await listen(lambda: Engine(parts.outside, parts.smtp), settings.smtp_listen)
-            proxied = await listen(
-                lambda: ProxyEntrance(
-                    lambda header: Engine(parts.outside, parts.smtp, header), proxies, parts.smtp, early
-                ),
-                settings.smtp_proxy_listen,
-            )
-            lmtp = await listen(lambda: Engine(parts.inside, parts.lmtp), settings.lmtp_listen)
-            context.ports.update(http=http.port, smtp=smtp.port, proxy=proxied.port, lmtp=lmtp.port)
+        async with contextlib.AsyncExitStack() as opened, asyncio.TaskGroup() as group:
+            shared = count > 1
+            smtp = await listen(lambda: Engine(parts.outside, parts.smtp), settings.smtp_listen, shared=shared)
+            proxied = await listen(door, settings.smtp_proxy_listen, shared=shared)
+            listeners = [smtp, proxied]
+            context.ports.update(smtp=smtp.port, proxy=proxied.port)
+            if channel is None:
+                listeners.append(await _open_inside(context, parts, settings.lmtp_listen, hold, opened))
             running = [
                 context.spawn(group, certificates.follow(), "following the certificate"),
                 context.spawn(group, parts.hints.run(), "telling imap of new mail"),
                 context.spawn(group, parts.watch(), "watching the directory"),
                 context.spawn(group, hold.keep(), "hold"),
             ]
+            if channel is not None:
+                running.append(context.spawn(group, channel.run(context, parts.counted, hold.follow), "first process"))
+            if others is not None:
+                others.settings = replace(
+                    context.settings,
+                    smtp_listen=with_port(settings.smtp_listen, smtp.port),
+                    smtp_proxy_listen=with_port(settings.smtp_proxy_listen, proxied.port),
+                )
+                hold.tell(others.hold)
+                await others.hold(hold.lease)
+                running.append(context.spawn(group, others.run(), "workers"))
             context.health.ready()
             await context.stop.wait()
-            for listener in (smtp, proxied, lmtp):
+            for listener in listeners:
                 listener.close()
             for waiting in list(early):
                 waiting.abort()
             grace = settings.grace_seconds
-            await asyncio.gather(parts.smtp.connections.drain(grace), parts.lmtp.connections.drain(grace))
+            await asyncio.gather(
+                parts.smtp.connections.drain(grace),
+                parts.lmtp.connections.drain(grace),
+                *([others.stop(grace + WORKERS_MARGIN)] if others is not None else []),
+            )
             for task in running:
                 task.cancel()
             await parts.hints.flush()
@@ -105,6 +129,19 @@ async def serve(context: Context, lookup: Lookup | None = None) -> None:
         await deliveries.close()
         parts.answers.close()
         imap.close()
+
+
+async def _open_inside(
+    context: Context, parts: Parts, address: str, hold: Hold, opened: contextlib.AsyncExitStack
+) -> Listener:
+    """LMTP and HTTP, for the rooms next door."""
+    routes = Routes()
+    routes.add("GET", "/v1/status", parts.status, allow=("admin",))
+    hold.add_to(routes)
+    http = await opened.enter_async_context(serving(context, routes))
+    lmtp = await listen(lambda: Engine(parts.inside, parts.lmtp), address)
+    context.ports.update(http=http.port, lmtp=lmtp.port)
+    return lmtp
 
 
 @dataclass(slots=True)
@@ -120,17 +157,34 @@ class Parts:
     smtp: EngineConfig
     lmtp: EngineConfig
     answers: Answers
+    others: Workers | None = None
+
+    def counted(self) -> dict[str, Any]:
+        """What one process counts."""
+        return {
+            "connections": len(self.smtp.connections),
+            "messages": self.outside.messages + self.inside.messages,
+            "gateway": self.gateway.collapsed,
+            "waiting": len(self.hints),
+            "lost": self.hints.lost,
+        }
 
     async def status(self, request: Request) -> Response:
         """GET /v1/status."""
+        each = [self.counted(), *(self.others.statuses() if self.others is not None else [])]
+
+        def total(name: str) -> int:
+            return sum(int(one.get(name, 0)) for one in each)
+
         return Response.of(
             {
-                "smtp": {"connections": len(self.smtp.connections)},
+                "smtp": {"connections": total("connections")},
                 "lmtp": {"connections": len(self.lmtp.connections)},
-                "messages": self.outside.messages + self.inside.messages,
-                "gateway": self.gateway.collapsed,
-                "hints": {"waiting": len(self.hints), "lost": self.hints.lost},
+                "messages": total("messages"),
+                "gateway": next((one["gateway"] for one in each if one.get("gateway")), ""),
+                "hints": {"waiting": total("waiting"), "lost": total("lost")},
                 "directory": self._generation(),
+                "workers": sum(bool(one) for one in each),
             }
         )
 
@@ -210,6 +264,7 @@ def _assemble(
     judging: Judging | None,
     gateways: frozenset[str],
     forwarders: Forwarders,
+    others: Workers | None,
 ) -> Parts:
     settings = context.settings
     directory = SnapshotDirectory(settings.routing_dir)
@@ -269,4 +324,4 @@ def _assemble(
         events=context.events,
         bug=context.bug,
     )
-    return Parts(context, directory, gateway, hints, outside, inside, smtp, lmtp, answers)
+    return Parts(context, directory, gateway, hints, outside, inside, smtp, lmtp, answers, others)
