@@ -20,7 +20,7 @@ from services.policy.sieve.mail import Mail
 from services.policy.verdict import Reason
 from services.runtime.events import new_trace_id
 from services.runtime.process import Context
-from services.storage.delivery import Deliveries
+from services.smtp_in.forward import Asked
 from services.storage.errors import StorageError
 from services.storage.vacation_store import Unavailable, VacationStore
 
@@ -41,9 +41,9 @@ class Addresses(Protocol):
 class Answers:
     """One per process."""
 
-    def __init__(self, context: Context, deliveries: Deliveries, outlet: Outlet, directory: Addresses) -> None:
+    def __init__(self, context: Context, outlet: Outlet, directory: Addresses) -> None:
         """Nothing is opened yet."""
-        self._context, self._deliveries, self._outlet, self._directory = context, deliveries, outlet, directory
+        self._context, self._outlet, self._directory = context, outlet, directory
         self._store: VacationStore | None = None
         self._opening = threading.Lock()
 
@@ -74,16 +74,13 @@ class Answers:
         """Hand the reply to smtp-out; what went wrong, "" for nothing."""
         trace = new_trace_id()
         answer = message.Answer(sender, mail.sender, action.subject, action.text, action.mime)
-        body = self._deliveries.incoming()
-        try:
-            identity = f"{trace}.vacation@{self._context.settings.hostname}"
-            body.write(message.reply(answer, seen.header, message_id=identity, now=now))
-            # RFC 5230 §5.1: to the envelope's sender, from nobody.
-            failed = await self._outlet.hand_over(
-                "", (mail.sender,), b"", body, trace=trace, smtputf8=not (sender + mail.sender).isascii()
-            )
-        finally:
-            body.close()
+        identity = f"{trace}.vacation@{self._context.settings.hostname}"
+        reply = message.reply(answer, seen.header, message_id=identity, now=now)
+        # RFC 5230 §5.1: to the envelope's sender, from nobody. It tells the subject: protected as the message was.
+        failed = await self._outlet.hand_over(
+            "", (mail.sender,), reply, None, trace=trace, smtputf8=not (sender + mail.sender).isascii(),
+            asked=Asked(requiretls=mail.requiretls),
+        )  # fmt: skip
         refusal = failed.get(mail.sender)
         self._context.events.emit(
             "answered", mail.trace, outcome="accept" if refusal is None else "defer", account=mail.recipient,

@@ -285,6 +285,7 @@ class Courier:
             rules_mail = RulesMail(
                 mail.trace, mail.sender, recipient, mail.body, envelope + trace_line, trace_line, mail.smtputf8,
                 refusable=_answers_alone(mail), forged=mail.judgement is not None and mail.judgement.proofs.forged,
+                requiretls=mail.params.requiretls,
             )  # fmt: skip
             # Where nobody judged, there are no points that an account could add its own to.
             settled = mail.settled or (mail.junk and mail.judgement is None) or account in course.kept

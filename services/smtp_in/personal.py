@@ -85,6 +85,7 @@ class RulesMail:
     smtputf8: bool = False
     refusable: bool = False
     forged: bool = False
+    requiretls: bool = False
 
 
 class Rules(Protocol):

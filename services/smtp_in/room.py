@@ -271,7 +271,7 @@ def _assemble(
     forwarder = Forwarder(context, directory.is_local)
     hints = Hints(imap)
     scale = Scale.of(settings.junk_score, settings.reject_score)
-    answers = Answers(context, deliveries, forwarder, directory)
+    answers = Answers(context, forwarder, directory)
     rules = AccountRules(context, deliveries, forwarder, imap, answers)
     personal = Personal(context, scale, judging.junk if judging is not None else None, rules)
     quotas = Quotas(settings.personal_dir, context.clock)

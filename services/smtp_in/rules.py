@@ -33,7 +33,7 @@ from services.policy.verdict import Reason
 from services.runtime.internal_http import Client, PeerRefused, PeerUnavailable
 from services.runtime.process import Context
 from services.smtp_in.answers import Answers
-from services.smtp_in.forward import Refusal
+from services.smtp_in.forward import Asked, Refusal
 from services.smtp_in.personal import Copy, RulesMail, Wanted
 from services.storage.delivery import INBOX, Deliveries, Incoming
 from services.storage.errors import BadName
@@ -59,7 +59,15 @@ class Outlet(Protocol):
         """The envelope sender for mail sent on in the name of the domain `ours`."""
 
     async def hand_over(
-        self, sender: str, addresses: tuple[str, ...], prefix: bytes, body: Incoming, *, trace: str, smtputf8: bool
+        self,
+        sender: str,
+        addresses: tuple[str, ...],
+        prefix: bytes,
+        body: Incoming | None,
+        *,
+        trace: str,
+        smtputf8: bool,
+        asked: Asked = ...,
     ) -> dict[str, Refusal]:
         """Those that were not taken."""
 
@@ -169,7 +177,14 @@ class AccountRules:
         prefix = f"Delivered-To: {account}\r\nX-Sieve-Redirected-From: {account}\r\n".encode() + mail.trace_line
         smtputf8 = mail.smtputf8 or not (sender + address).isascii()
         failed = await self._outlet.hand_over(
-            sender, (address,), prefix, mail.body, trace=mail.trace, smtputf8=smtputf8
+            sender,
+            (address,),
+            prefix,
+            mail.body,
+            trace=mail.trace,
+            smtputf8=smtputf8,
+            # RFC 8689 §3: the wish goes along. Of failures nobody is told (NOTIFY=NEVER): the sender may be anybody.
+            asked=Asked(requiretls=mail.requiretls),
         )
         refusal = failed.get(address)
         self._context.events.emit(
