@@ -106,11 +106,20 @@ class Trainer:
     def _due(first: float, last: float) -> float:
         return min(last + QUIET_SECONDS, first + LATEST_SECONDS)
 
+    def _is_there(self, address: str) -> bool:
+        """Opening an account makes its mailbox where that is missing: one that was deleted must not come back so.
+
+        Raises DirectoryUnavailable, which is recorded: lessons of that moment are lost.
+        """
+        return self._directory.account(address) is not None
+
     # --- learning
 
     async def _learn(self, address: str, lesson: Lesson) -> None:
         learned = 0
         try:
+            if not self._is_there(address):
+                return
             account = await self._accounts.open(address)
             try:
                 for start in range(0, len(lesson.uids), _AT_ONCE):
@@ -137,6 +146,8 @@ class Trainer:
     async def _publish(self, address: str) -> None:
         self._unpublished.pop(address, None)
         try:
+            if not self._is_there(address):
+                return
             account = await self._accounts.open(address)
             try:
                 await self._put_out(account)

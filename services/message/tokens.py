@@ -98,7 +98,7 @@ def _shape_of(local: str) -> str:
 
 def _header(reading: Reading) -> Iterator[str]:
     for name in reading.names[:60]:
-        if name not in _EVERY_FIELD:
+        if name not in _EVERY_FIELD and not name.startswith(b"x-mailstead-"):
             yield f"h:{name.decode('ascii', 'replace')}"
     for missing in (b"date", b"message-id", b"to", b"mime-version"):
         if missing not in reading.fields:

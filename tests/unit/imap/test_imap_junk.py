@@ -1,6 +1,7 @@
 """What people do in their mail programs teaches the junk filter, each message once, and smtp-in gets a model of it."""
 
 import contextlib
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -228,6 +229,20 @@ def test_a_model_that_cannot_be_written_is_written_with_the_next_lesson(
             assert not await account.run(account.store.junk.unpublished)
             place.accounts.release(account)
             assert model(place).sorted.junk == 2
+
+    run(work())
+
+
+def test_a_deleted_account_does_not_come_back_by_a_lesson(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with reading(tmp_path, SPAM) as (place, client):
+            await client.ok("MOVE 1 Junk")
+            del place.directory.people[ANN]
+            await place.accounts.shut(ANN)
+            shutil.rmtree(place.maildir())
+            await place.trainer.drain()
+            assert not place.maildir().exists()
+            assert not place.record.of("junk-learned")
 
     run(work())
 

@@ -82,6 +82,7 @@ def test_what_the_way_here_adds_is_no_token() -> None:
     message = HEAD + b"Date: x\r\n\r\nhello"
     before = (
         b"Return-Path: <x@y>\r\nDelivered-To: anna\r\nReceived: from a by b\r\nAuthentication-Results: c; spf=pass\r\n"
+        b"X-Mailstead-Junk: yes score=7.5\r\nX-Original-To: b@c\r\nX-Spam-Flag: YES\r\n"
     )
     assert tokens(read(before + message)) == tokens(read(message))
     assert tokens(read(message.replace(b"\r\n", b"\n"))) == tokens(read(message))
