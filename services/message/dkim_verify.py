@@ -325,6 +325,8 @@ def before_the_key(
     """What can be said without the key; None where that is nothing against the signature."""
     if signature.problem:
         return _result(signature, signature.result, signature.problem)
+    if not fields.named(b"from"):
+        return _result(signature, "policy", "there is no From")  # RFC 6376 §6.1.1: nobody is vouched for
     if len(fields.named(b"from")) > 1:
         # RFC 6376 §8.15: the signature may be over one and the reader's program show the other.
         return _result(signature, "policy", "there is more than one From, and a signature vouches for one")

@@ -66,7 +66,7 @@ TAGS = [
     ("i= below d=", {"i": b"joe@mail.EXAMPLE.org"}, "pass", ""),
     ("i= beside d=", {"i": b"joe@badexample.org"}, "permerror", "outside of its d="),
     ("i= above d=", {"i": b"joe@org.example"}, "permerror", "outside of its d="),
-    ("i= without @", {"i": b"joe"}, "neutral", "no domain"),
+    ("i= without @", {"i": b"example.org"}, "neutral", "has no domain"),
     ("i= with a broken escape", {"i": b"joe=4@example.org"}, "neutral", "cannot be read"),
     ("q=dns/txt", {"q": b"dns/txt"}, "pass", ""),
     ("q= with another way too", {"q": b"http : dns/txt"}, "pass", ""),
@@ -256,6 +256,12 @@ def test_a_second_from_is_refused_though_it_is_not_signed(second: bytes) -> None
         found = result(message)
         assert (found.result, found.counts_for_alignment) == ("policy", False)
         assert "more than one From" in found.problem
+
+
+def test_a_message_without_from_has_nobody_to_vouch_for() -> None:
+    header = PLAIN.replace(b"From: Joe <joe@example.org>\r\n", b"")
+    found = result(sign(header=header) + header + BODY)
+    assert (found.result, found.problem) == ("policy", "there is no From")
 
 
 def test_over_signing_forbids_what_is_added() -> None:
