@@ -30,8 +30,10 @@ FULL = Reply(452, "4.2.2", "the mailbox is full, try again later")
 OVER = 1.1  # of the quota, for members of a list
 # Longer than imap takes to count again, however busy; then what was delivered is in its number.
 COUNTED_SECONDS = 120.0
-# A letter to oneself that says so is a page of text.
+# A letter to oneself that says so is a page of text, and there are two of them (`admin/quota_letters`). More would be a
+# way to keep mail beyond the quota after all.
 OWN_LETTER = 64 * 1024
+OWN_LETTERS = 3
 
 
 class Quotaed(Protocol):
@@ -61,14 +63,14 @@ class Quotas:
         self._clock = clock
         self._delivered: dict[str, deque[_Delivered]] = {}
         self._coming: dict[str, WeakKeyDictionary[object, int]] = {}
+        self._own: dict[str, tuple[int, int]] = {}  # address → day, letters beyond the quota
 
     def at_rcpt(
         self, recipient: str, sender: str, accounts: Iterable[Quotaed], size: int, holder: object, *, inside: bool
     ) -> Verdict | None:
         """The verdict where there is no room for `size` more octets (0: not said); else None, and they are held for
         `holder`, the envelope, until it is gone or `delivered`."""
-        own = inside and size <= OWN_LETTER
-        limited = [each for each in accounts if each.quota_bytes and not (own and sender.lower() == each.address)]
+        limited = [each for each in accounts if each.quota_bytes]
         if not limited:
             return None
         if split_address(recipient)[0] not in ROLE_NAMES:
@@ -76,10 +78,22 @@ class Quotas:
             for account in limited:
                 held = self.held(account.address)
                 if held is not None and held + max(size, 1) > allowed * account.quota_bytes:
+                    if inside and sender.lower() == account.address and self._own_letter(account.address, size):
+                        continue
                     return _full(account, held)
         for account in limited:
             self._coming.setdefault(account.address, WeakKeyDictionary())[holder] = size
         return None
+
+    def _own_letter(self, address: str, size: int) -> bool:
+        """Whether a full account may have one more letter of its own today."""
+        today = int(self._clock() // 86_400)
+        day, letters = self._own.get(address, (today, 0))
+        letters = letters if day == today else 0
+        if size > OWN_LETTER or letters >= OWN_LETTERS:
+            return False
+        self._own[address] = today, letters + 1
+        return True
 
     def at_the_end(self, accounts: Iterable[Quotaed], size: int, holder: object) -> Verdict | None:
         """The verdict where one account's mail turned out to be larger than was said, and does not fit."""

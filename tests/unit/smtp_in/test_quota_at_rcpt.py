@@ -92,6 +92,7 @@ def test_who_is_let_through(tmp_path: Path) -> None:
     assert ask("family@example.test", "a@far.test", [full, roomy])
     assert not ask("family@example.test", "a@far.test", [full, roomy], size=50)
     assert ask(ANNA, ANNA, [full], inside=True)  # the letter that says so
+    assert [ask(ANNA, ANNA, [full], inside=True) for _ in range(3)] == [True, True, False]  # and no more of them
     assert not ask(ANNA, ANNA, [full])  # anybody can claim that outside
     assert not ask(ANNA, ANNA, [full], size=1 << 20, inside=True)
     assert not ask(ANNA, BERTA, [full], inside=True)
