@@ -168,7 +168,7 @@ def _spf(proofs: Proofs, wishes: Wishes) -> tuple[Reason, Action]:
             ), "accept"
     if not proofs.client_known:
         return Reason(rule, spf.problem), "accept"
-    return Reason(rule, f"SPF: {domain} has no record", 0.0 if proofs.proven else NONE), "accept"
+    return Reason(rule, spf.problem or f"SPF: {domain} has no record", 0.0 if proofs.proven else NONE), "accept"
 
 
 def _excuse(proofs: Proofs) -> str:

@@ -20,6 +20,7 @@ Outcome = Literal["accept", "junk", "defer", "reject"]
 _PROOFS = ("spf-", "dkim-", "dmarc-", "arc-", "first-time-sender", "dnsbl-error")
 # What one event keeps: a message with ten signatures and five lists has half as many reasons.
 _MOST_REASONS = 60
+_MOST_TEXT = 500  # of one, in characters: a domain's name has 253
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,7 @@ def telling(reasons: Iterable[Reason]) -> str:
 
 def facts(reasons: Iterable[Reason]) -> list[str]:
     """Reasons as the record keeps them."""
-    return [str(reason) for reason in reasons][:_MOST_REASONS]
+    return [str(reason)[:_MOST_TEXT] for reason in reasons][:_MOST_REASONS]
 
 
 def refused(stage: Stage, reply: Reply, rule: str, text: str) -> Verdict:

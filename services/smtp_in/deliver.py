@@ -42,7 +42,7 @@ from services.smtp_in.dsn import Arrived, Told
 from services.smtp_in.forward import Asked, Forwarder, Refusal
 from services.smtp_in.hints import Hints
 from services.smtp_in.judging import Judgement
-from services.smtp_in.personal import JUNK, Copy, Personal, Plan, RulesMail
+from services.smtp_in.personal import Copy, Personal, Plan, RulesMail
 from services.smtp_in.quota import Quotas
 from services.storage.delivery import INBOX, Deliveries, Failed, Incoming
 from services.storage.errors import MailboxMissing, StorageError
@@ -103,6 +103,10 @@ class _Course:
     @property
     def replies(self) -> list[Reply]:
         return [reply for reply in self.said if reply is not None]
+
+
+# By account and mailbox: the key of exactly-once, the copy, why it goes there, and our lines before it.
+_Copies = dict[tuple[str, str], tuple[str, Copy, Plan, bytes]]
 
 
 class Courier:
@@ -279,7 +283,7 @@ class Courier:
         self, mail: Mail, trace_line: bytes, wanted: dict[str, str], course: _Course
     ) -> dict[str, Exception]:
         """Commit copies for `wanted` (account → recipient); account → error where it failed."""
-        copies: dict[tuple[str, str], tuple[Copy, Plan, bytes]] = {}
+        copies: _Copies = {}
         for account, recipient in wanted.items():
             envelope = _envelope_lines(mail, account, recipient)
             rules_mail = RulesMail(
@@ -294,34 +298,35 @@ class Courier:
                 course.rejected[account] = plan.refusal
             if plan.junk:
                 course.junk.add(account)
-            before = envelope + (_junk_line(plan) if mail.judgement is not None else b"") + trace_line
-            for copy in plan.copies:
-                copies[account, copy.mailbox] = (copy, plan, before)
+            before = envelope + _junk_line(plan, mail.judgement) + trace_line
+            for number, copy in enumerate(plan.copies):
+                # The key of exactly-once: a second attempt that finds another mailbox right is the same delivery, a
+                # second copy that an account's rules want is another.
+                key = f"{account}\0{copy.mailbox}" if number else account
+                copies[account, copy.mailbox] = (key, copy, plan, before)
             if not plan.copies:
                 self._record(mail, account, wanted[account], plan, "")
         failed = await self._place(mail, copies, wanted)
         # A mailbox that is not there costs nobody a message.
         astray = {
-            (account, INBOX): (Copy(), plan, before)
-            for (account, mailbox), (_, plan, before) in copies.items()
+            (account, INBOX): (key, Copy(), plan, before)
+            for (account, mailbox), (key, _, plan, before) in copies.items()
             if mailbox != INBOX and isinstance(failed.get((account, mailbox)), MailboxMissing)
         }
         if astray:
-            failed = {key: error for key, error in failed.items() if (key[0], INBOX) not in astray}
+            failed = {key: error for key, error in failed.items() if key[1] == INBOX or (key[0], INBOX) not in astray}
+            # Whose rules wanted a copy in INBOX too has that one.
+            astray = {key: copy for key, copy in astray.items() if key not in copies}
             failed |= await self._place(mail, astray, wanted)
         return {account: error for (account, _), error in failed.items()}
 
-    async def _place(
-        self, mail: Mail, copies: dict[tuple[str, str], tuple[Copy, Plan, bytes]], wanted: dict[str, str]
-    ) -> dict[tuple[str, str], Exception]:
+    async def _place(self, mail: Mail, copies: _Copies, wanted: dict[str, str]) -> dict[tuple[str, str], Exception]:
         """Commit these copies, by account and mailbox; the errors of those that failed."""
         delivery = self._deliveries.begin(mail.trace, once=mail.once)
         failed: dict[tuple[str, str], Exception] = {}
-        for (account, mailbox), (copy, _, before) in copies.items():
-            # The key of exactly-once: a second copy of the same message in another mailbox is another delivery.
-            address = account if mailbox in (INBOX, JUNK) else f"{account}\0{mailbox}"
+        for (account, mailbox), (once, copy, _, before) in copies.items():
             try:
-                await delivery.add_recipient(address, account, before, mailbox, copy.flags)
+                await delivery.add_recipient(once, account, before, mailbox, copy.flags)
             except StorageError as error:
                 failed[account, mailbox] = error
         await delivery.body(mail.body)
@@ -333,7 +338,7 @@ class Courier:
             if result.name:
                 self._hints.add(result.account, result.mailbox, result.name)
             self._quotas.delivered(result.account, mail.body.size, mail.holder)
-            plan = copies[key][1]
+            plan = copies[key][2]
             self._record(mail, result.account, wanted[result.account], plan, result.mailbox, again=result.duplicate)
         return failed
 
@@ -395,9 +400,12 @@ def _envelope_lines(mail: Mail, account: str, recipient: str) -> bytes:
     return f"Return-Path: <{mail.sender}>\r\nDelivered-To: {account}\r\n{original}".encode()
 
 
-def _junk_line(plan: Plan) -> bytes:
-    """How the junk filter saw it, for who reads headers: a mail client's own filter, or the owner."""
-    rules = " ".join(dict.fromkeys(each.rule for each in plan.reasons if each.weight))
+def _junk_line(plan: Plan, judgement: Judgement | None) -> bytes:
+    """How it was judged, for who reads headers: a mail client's own filter, or the owner."""
+    if judgement is None:
+        return b""
+    reasons = (*judgement.found.worth.reasons, *judgement.found.reasons, *plan.reasons)
+    rules = " ".join(dict.fromkeys(each.rule for each in reasons if each.weight))
     text = f"{'yes' if plan.junk else 'no'}, score {plan.score:g}"
     return field_line(claims.JUNK, f"{text}, {rules}" if rules else text)
 

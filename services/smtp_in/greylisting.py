@@ -38,9 +38,9 @@ class Greylist:
         work = partial(self._tried, client, sender, helo, recipient, spf_pass)
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
-    async def delivered(self, domain: str) -> None:
+    def delivered(self, domain: str) -> None:
         """A message of `domain` came with SPF pass and is in a mailbox: its next sender does not wait."""
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._delivered, domain)
+        self._thread.submit(self._delivered, domain)
 
     async def close(self) -> None:
         """End the thread and let go of the file."""

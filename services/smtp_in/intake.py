@@ -241,7 +241,7 @@ class Intake:
             taken = any(answer.positive for answer in answers)
             self.messages += taken
             if taken and judgement is not None and self._judging is not None:
-                await self._judging.delivered(judgement)
+                self._judging.delivered(judgement)
             if not self._inside:
                 return _worst(answers)
             left = iter(answers)

@@ -137,6 +137,8 @@ class Judging:
         """Ask about whoever sends, without waiting."""
         client = self._client(session)
         case = Case(client, None, sender, session.trusted)
+        if session.notes is not None:
+            session.notes.spf_task.cancel()  # of the message before, which is over or was given up
         if client is not None:
             case.inquiry = session.notes = self._inquirer.begin(client, sender, session.notes)
         return case
@@ -167,18 +169,28 @@ class Judging:
         spf_pass = result.result == "pass"
         return await self._greylist.wait(client.address, case.sender, client.helo, recipient, spf_pass=spf_pass)
 
-    async def delivered(self, judgement: Judgement) -> None:
-        """It is in a mailbox: its domain is known from now on."""
+    def delivered(self, judgement: Judgement) -> None:
+        """It is in a mailbox: its domain is known from now on. Nobody waits for that."""
         spf = judgement.proofs.spf
         if self._greylist is not None and spf.result == "pass":
-            await self._greylist.delivered(spf.domain)
+            self._greylist.delivered(spf.domain)
 
     # --- the final dot ------------------------------------------------------------------------------------------
 
     async def judge(self, case: Case, session: Session, envelope: Envelope, header: bytes, body: Incoming) -> Judgement:
         """Everything that can be known of the message. Raises nothing but OSError of the disk."""
         self._find_client(case, session, header)
-        scanning = [asyncio.ensure_future(each.scan(_letter(case, envelope, body))) for each in self._scanners]
+        letter = _letter(case, envelope, body)
+        scanning = asyncio.gather(*(each.scan(letter) for each in self._scanners))
+        try:
+            judged = await self._looked_at(case, session, header, body, scanning)
+        finally:
+            scanning.cancel()
+        return judged
+
+    async def _looked_at(
+        self, case: Case, session: Session, header: bytes, body: Incoming, scanning: asyncio.Future[list[Finding]]
+    ) -> Judgement:
         asked = case.inquiry.about_sender if case.inquiry is not None else Recorded(self._inquirer.lookup)
         proofs = await prove(self._inquirer, case.inquiry, header, body, self._sealers, asked)
         reasons = list(await case.inquiry.client_reasons()) if case.inquiry is not None else []
@@ -191,9 +203,8 @@ class Judging:
             limit = self._rates.sender(case.sender, case.client.address, spf_pass, self._context.clock())
         if case.trusted:
             reasons.append(_via(case, session))
-        findings = [await each for each in scanning]
         worth = authenticity.worth(proofs, self._wishes)
-        found = self._found(worth, reasons, limit, findings)
+        found = self._found(worth, reasons, limit, await scanning)
         client = case.client
         results = method_results.results(
             proofs, sender=case.sender, helo=client.helo if client else "", client=client.address if client else "",

@@ -17,7 +17,7 @@ from services.policy.spf import SpfResult
 from services.policy.verdict import Reason, total
 
 SPF = {
-    name: SpfResult(name, "far.test", "mfrom", "-all", problem="why")  # type: ignore[arg-type]
+    name: SpfResult(name, "far.test", "mfrom", "-all", problem="far.test has no SPF record")  # type: ignore[arg-type]
     for name in ("pass", "fail", "softfail", "neutral", "none", "temperror", "permerror")
 }
 NONE: tuple[DkimResult, ...] = ()
