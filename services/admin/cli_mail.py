@@ -170,6 +170,10 @@ def status(client: Client, out: Output, given: Arguments) -> int:
         lines += [f"            {problem}" for problem in room["problems"]]
     queue, certificate = answer["queue"], answer["certificate"]
     lines += ["", f"  queue       {queue['error'] or str(queue['messages']) + ' messages'}"]
+    if judged := answer.get("judged"):
+        words = {"accept": "delivered", "junk": "junk", "defer": "put off", "reject": "refused"}
+        told = ", ".join(f"{count} {words.get(outcome, outcome)}" for outcome, count in judged.items())
+        lines.append(f"  mail in     {told}, in the last day")
     if certificate.get("error"):
         lines.append(f"  certificate {certificate['error']}")
     else:

@@ -174,7 +174,7 @@ def _rules(event: Event) -> list[ExplainedRule]:
     """The event's reasons, the heaviest first."""
     against = event["outcome"] in _AGAINST
     found = []
-    for rule, weight, text in _reasons(event):
+    for rule, weight, text in reasons_of(event):
         entry = advice(rule)
         found.append(_rule(rule, weight, say(text), entry, weight > 0 or (against and weight == 0)))
     return sorted(found, key=_heavy)
@@ -186,7 +186,7 @@ def _rule(rule: str, weight: float, text: str, entry: Advice, against: bool) -> 
     return ExplainedRule(rule, weight, text, _(entry.cause), todo, where)
 
 
-def _reasons(event: Event) -> Iterable[tuple[str, float, str]]:
+def reasons_of(event: Event) -> Iterable[tuple[str, float, str]]:
     """(rule, weight, sentence) of each reason, in the order of the record."""
     given = _list(event.get("reasons"))[:SHOWN_RULES]
     if given:

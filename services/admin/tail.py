@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from services.admin.event_index import INDEX_PROBLEMS, EventIndex
 from services.admin.stories import MATCHES, PER_STORY, Event, Story, find_stories, stories_of
+from services.admin.verdicts import MOST_EVENTS, Verdicts, verdicts
 from services.runtime.process import FLUSH_SECONDS, Context
 
 LOOK_SECONDS = 1.0  # a listing of seven folders: 0.1 ms
@@ -85,6 +86,15 @@ class Tail:
                     judged = [each for each in index.events([event["trace"]], PER_STORY) if each["kind"] == "data"]
                     found[identity] = [*judged[-1:], event]
             return found
+
+        return await self._in_thread(read)
+
+    async def verdicts(self, days: float) -> Verdicts:
+        """What smtp-in has decided in the last `days`, counted. Raises INDEX_PROBLEMS."""
+
+        def read(index: EventIndex) -> Verdicts:
+            _catch_up(index)
+            return verdicts(index.latest(MOST_EVENTS, room="smtp-in"), self._context.clock(), days)
 
         return await self._in_thread(read)
 

@@ -10,7 +10,7 @@ from browsing import ADMIN, ANNA, log_in
 
 PAGES = [
     "/", "/accounts", "/accounts/new", f"/accounts/{ANNA}", "/aliases", "/domains", "/domains/xn--fsqu00a.xn--fiqs8s",
-    "/queue", "/bans", "/trace", f"/trace?q={ANNA}", "/updates", "/changes", "/me", "/me/junk", "/me/rules", "/nothing",
+    "/queue", "/bans", "/verdicts", "/trace", f"/trace?q={ANNA}", "/updates", "/changes", "/me", "/me/junk", "/me/rules", "/nothing",
 ]  # fmt: skip
 WIDTHS = (320, 390, 1280)
 HEAVIEST = 100_000  # octets, all that a page needs

@@ -9,6 +9,7 @@ from services.admin.api.guard import ERRORS, actors
 from services.admin.explanation import Explanation, elsewhere, explain
 from services.admin.parts import Parts
 from services.admin.text import language, speak
+from services.admin.verdicts import Verdicts
 
 # What a person types after --lang, and the tag that it means.
 LANGUAGES = {"en": "en", "zh": "zh-CN", "zh-CN": "zh-CN"}
@@ -41,6 +42,13 @@ def router(parts: Parts) -> APIRouter:
             found=[explain(story, threshold_of(parts)) for story in stories],
             elsewhere=[] if stories else elsewhere(query, settings.events_days),
         )
+
+    @routes.get("/verdicts")
+    async def count(
+        actor: asking, days: Annotated[int, Query(ge=1, le=90, description="how far back")] = 7
+    ) -> Verdicts:
+        """What was decided about incoming mail: by outcome and rule, lists that do not answer, who is greylisted."""
+        return await parts.tail.verdicts(days)
 
     return routes
 

@@ -8,6 +8,7 @@ from fastapi import FastAPI, Request
 from starlette.responses import Response
 
 from services.admin.access import Actor
+from services.admin.advice import advice
 from services.admin.event_index import INDEX_PROBLEMS
 from services.admin.parts import Parts
 from services.admin.peers import PeerAway, PeerSaid
@@ -24,7 +25,12 @@ NEWER = ("newer", "pulled")  # states of an image that an update would replace
 def add_to(app: FastAPI, pages: Pages, parts: Parts) -> None:
     """Add the pages to `app`."""
     views = ServerViews(pages, parts)
-    for path, page in (("/updates", views.updates), ("/bans", views.bans), ("/changes", views.changes)):
+    for path, page in (
+        ("/updates", views.updates),
+        ("/bans", views.bans),
+        ("/changes", views.changes),
+        ("/verdicts", views.verdicts),
+    ):
         app.add_route(path, pages.page(page), methods=["GET"], include_in_schema=False)
     for path, change in (("/updates", views.change_updates), ("/bans", views.unban)):
         app.add_route(path, pages.change(change), methods=["POST"], include_in_schema=False)
@@ -91,6 +97,22 @@ class ServerViews:
         notify(actor.session, "done", _("{key} may log in again.").format(key=key))
         return "/bans"
 
+    # --- verdicts --------------------------------------------------------------------------------------------------
+
+    async def verdicts(self, request: Request, actor: Actor) -> Response:
+        """GET /verdicts?days=..."""
+        asked = request.query_params.get("days", "")
+        days = int(asked) if asked in ("1", "7", "30") else 7
+        counted, problem = None, ""
+        try:
+            counted = await self._parts.tail.verdicts(days)
+        except INDEX_PROBLEMS as error:
+            problem = str(error)
+        return self._pages.render(
+            request, "verdicts.html", actor, counted=counted, problem=problem, days=days, cause=_cause,
+            title=_("Verdicts"),
+        )  # fmt: skip
+
     # --- changes ---------------------------------------------------------------------------------------------------
 
     async def changes(self, request: Request, actor: Actor) -> Response:
@@ -108,3 +130,8 @@ class ServerViews:
         return self._pages.render(
             request, "changes.html", actor, changes=found, problem=problem, older=older, title=_("Changes")
         )
+
+
+def _cause(rule: str) -> str:
+    """What a rule means."""
+    return _(advice(rule).cause)

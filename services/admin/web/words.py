@@ -10,7 +10,7 @@ from services.admin.text import _, mark
 # (heading, ((path, name), ...)); the first group has no heading.
 MENU = (
     ("", (("/", mark("Home")),)),
-    (mark("Mail"), (("/trace", mark("Trace")), ("/queue", mark("Queue")))),
+    (mark("Mail"), (("/trace", mark("Trace")), ("/verdicts", mark("Verdicts")), ("/queue", mark("Queue")))),
     (
         mark("Addresses"),
         (("/accounts", mark("Accounts")), ("/aliases", mark("Aliases")), ("/domains", mark("Domains"))),

@@ -213,6 +213,7 @@ def test_status(run, admin_room):
     out = run("status")
     assert out.startswith("Mail flows") and "smtp-in   ok" in out and "unbound" in out
     assert "  images      current: all\n" in out
+    assert "  mail in     " in out and " refused, in the last day" in out
     assert json.loads(run("status", "--json"))["state"] == "trouble"
     admin_room.peers.away.add("imap")
     assert "Mail does not flow, no answer from: imap." in run("status", status=1)

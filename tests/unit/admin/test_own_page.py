@@ -90,6 +90,7 @@ def test_an_administrators_page_links_every_page(admin_room):
     assert {
         "/",
         "/trace",
+        "/verdicts",
         "/queue",
         "/accounts",
         "/aliases",

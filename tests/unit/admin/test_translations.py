@@ -226,7 +226,7 @@ class Visible(HTMLParser):
 
 PAGES = [
     "/login", "/", "/accounts", "/accounts/new", f"/accounts/{ADMIN}", "/aliases", "/domains", "/domains/example.test",
-    "/queue", "/bans", "/trace", "/trace?q=nothing", "/updates", "/changes", "/me", "/me/junk", "/me/rules", "/nothing",
+    "/queue", "/bans", "/verdicts", "/trace", "/trace?q=nothing", "/updates", "/changes", "/me", "/me/junk", "/me/rules", "/nothing",
 ]  # fmt: skip
 
 
