@@ -72,6 +72,21 @@ class Outlet(Protocol):
         """Those that were not taken."""
 
 
+class _Published:
+    """A published script; checked when it is first run, in the thread that runs it: a long one takes a while."""
+
+    def __init__(self, octets: Buffer) -> None:
+        self._octets = bytes(octets)
+        self._checked: Script | None = None
+
+    @property
+    def checked(self) -> Script:
+        """Two threads may both check it, to the same end."""
+        if self._checked is None:
+            self._checked = check(self._octets)
+        return self._checked
+
+
 @dataclass(slots=True)
 class _Doing:
     """What has been done for one account so far."""
@@ -95,8 +110,8 @@ class AccountRules:
         """`answers` sends vacation replies and counts what is sent on."""
         self._context, self._deliveries, self._outlet, self._imap = context, deliveries, outlet, imap
         self._answers = answers
-        self._scripts: Reader[Script] = Reader(
-            context.settings.personal_dir, RULES, _script, most=MOST_OCTETS, clock=context.clock
+        self._scripts: Reader[_Published] = Reader(
+            context.settings.personal_dir, RULES, _Published, most=MOST_OCTETS, clock=context.clock
         )
 
     async def plan(self, account: str, mail: RulesMail) -> Wanted | None:
@@ -110,7 +125,7 @@ class AccountRules:
             lambda name: self._deliveries.mailbox_exists(account, name),
             lambda attribute: self._special_use(account, attribute),
         )
-        outcome = await asyncio.to_thread(run, script, seen, world)
+        outcome = await asyncio.to_thread(lambda: run(script.checked, seen, world))
         return await self._done(account, mail, seen, outcome)
 
     def _special_use(self, account: str, attribute: str) -> str:
@@ -203,10 +218,6 @@ class AccountRules:
         else:
             # RFC 5429 §2.1.2: who has no reply of their own would be written to, and may not have sent it.
             doing.keep("sieve-not-rejected", "the rules reject it, but others get it too: it is kept")
-
-
-def _script(octets: Buffer) -> Script:
-    return check(bytes(octets))
 
 
 def _seen(mail: RulesMail) -> Mail:

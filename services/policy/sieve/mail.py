@@ -32,6 +32,7 @@ class Mail:
     whole: Callable[[], bytes]
     _fields: dict[bytes, list[bytes]] | None = None
     _texts: dict[bytes, list[bytes]] = field(default_factory=dict)
+    _addresses: dict[bytes, tuple[Address, ...]] = field(default_factory=dict)
     _octets: bytes | None = None
     _tree: mime.Part | None = None
     _parts: dict[tuple[int, bool], tuple[bytes, ...]] = field(default_factory=dict)
@@ -54,11 +55,13 @@ class Mail:
             self._texts[name.lower()] = found
         return found
 
-    def addresses(self, value: bytes) -> Iterator[Address]:
-        """Every mailbox in a field's value; groups are their members."""
-        for each in addresses(value):
-            if each.mailbox is not None and each.host is not None:
-                yield each
+    def addresses(self, value: bytes) -> tuple[Address, ...]:
+        """Every mailbox in a field's value; groups are their members. Read once for a value."""
+        found = self._addresses.get(value)
+        if found is None:
+            found = tuple(each for each in addresses(value) if each.mailbox is not None and each.host is not None)
+            self._addresses[value] = found
+        return found
 
     # --- body
 

@@ -17,8 +17,9 @@ from services.message.text import fold
 
 # Octets that a run may look at, all in all: a second or so. Fifty conditions over a large header take a thousandth.
 MAX_WORK = 400_000_000
-# What a pattern with "?" costs beside plain searching, per octet: to compile, and to compare at each place of a value.
-_COMPILED, _SLOW = 4_000, 64
+# In the same measure: what a comparison costs beside its octets; an octet of a pattern with "?", to be compiled and to
+# be compared at each place of a value; an octet to be folded (RFC 5051).
+_COMPARISON, _COMPILED, _COMPARED, _FOLDED = 500, 4_000, 2, 20
 _NUMBER = re.compile(rb"[0-9]+")
 
 
@@ -34,7 +35,7 @@ class Work:
 
     def spend(self, octets: int) -> None:
         """Raises TooMuchWork."""
-        self.left -= octets + 100
+        self.left -= octets + _COMPARISON
         if self.left < 0:
             raise TooMuchWork
 
@@ -54,7 +55,9 @@ def matched(values: Iterable[bytes], keys: Sequence[bytes], how: How, work: Work
     if how.kind == "count":
         # RFC 5231 §4.2
         values = (b"%d" % sum(1 for _ in values),)
+    folds = _FOLDED if how.comparator == "i;unicode-casemap" else 1
     for value in values:
+        work.spend(len(value) * folds)
         mapped = _mapped(value, how)
         for key in keys:
             found = _fits(value, mapped, key, how, work)
@@ -64,11 +67,11 @@ def matched(values: Iterable[bytes], keys: Sequence[bytes], how: How, work: Work
 
 
 def _fits(value: bytes, mapped: str, key: bytes, how: How, work: Work) -> tuple[bytes, ...] | None:
-    work.spend(len(value) + len(key))
+    work.spend(len(value) + len(key) * (_FOLDED if how.comparator == "i;unicode-casemap" else 1))
     if how.kind == "matches":
         if b"?" in key:
             # An expression is made of it, and compared octet by octet.
-            work.spend(len(key) * _COMPILED + len(value) * min(len(key), _SLOW))
+            work.spend(len(key) * (_COMPILED + len(value) * _COMPARED))
         spans = _spans(mapped, _pieces(_mapped(key, how)))
         if spans is None:
             return None

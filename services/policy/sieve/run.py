@@ -29,6 +29,8 @@ from services.policy.sieve.values import Command, Value
 MAX_ACTIONS = 32
 MAX_REDIRECTS = 4
 DEFAULT_DAYS = 7  # RFC 5230 §4.1
+# What an octet costs of the budget where each is looked at by Python.
+_TAKEN_APART = 200
 _LINE_ENDS = re.compile(r"[\r\n\t ]+")
 
 
@@ -115,7 +117,9 @@ class _Runner:
         given = command.tags.get("flags")
         if given is None:
             return flag_lists.names(self.state.internal_flags)
-        return flag_lists.names(b" ".join(self.state.strings(given)))
+        texts = self.state.strings(given)
+        self.state.work.spend(sum(map(len, texts)) * _TAKEN_APART)
+        return flag_lists.names(b" ".join(texts))
 
     def _text(self, value: Value | None) -> str:
         return "" if value is None else self.state.string(value).decode("utf-8", "replace")
@@ -173,6 +177,7 @@ class _Runner:
     def _flag(self, command: Command, change: Callable[[bytes, tuple[bytes, ...]], bytes]) -> None:
         name = command.arguments[0]
         given = self.state.strings(command.arguments[1])
+        self.state.work.spend(sum(map(len, given)) * _TAKEN_APART)
         if name is None:
             self.state.internal_flags = change(self.state.internal_flags, given)
         else:
@@ -184,6 +189,7 @@ class _Runner:
         # RFC 5229 §4: modifiers by their precedence, not in the order written.
         for modifier, change in _MODIFIERS.items():
             if modifier in command.tags:
+                self.state.work.spend(len(value) * _TAKEN_APART)
                 value = change(value)
         name = command.arguments[0]
         assert isinstance(name, bytes)

@@ -19,6 +19,8 @@ MAX_VARIABLES = 128
 MAX_VARIABLE = 4_000
 # A text in which variables stand: many of them, each of its greatest length.
 MAX_TEXT = 128 * 1024
+# What an octet of it costs of the budget: it is made, and perhaps taken apart as flags or quoted.
+_EXPANDED = 16
 
 
 class RunError(Exception):
@@ -65,7 +67,7 @@ class State:
         if isinstance(value, Template):
             parts = [self._variable(part) if isinstance(part, Variable) else part for part in value.parts]
             octets = sum(len(part) for part in parts)
-            self.work.spend(octets)
+            self.work.spend(octets * _EXPANDED)
             if octets > MAX_TEXT:
                 raise RunError(-1, f"a text with its variables is longer than {MAX_TEXT} octets")
             return b"".join(parts)

@@ -61,14 +61,15 @@ def _address(test: Test, state: State) -> bool:
     for name in names:
         if name.lower() not in constants.ADDRESS_FIELDS:
             raise RunError(test.at, f"address cannot look at {name[:60].decode('utf-8', 'replace')}")
-    return _match(test, state, _address_values(test, state.mail, names), test.arguments[1])
+    return _match(test, state, _address_values(test, state, names), test.arguments[1])
 
 
-def _address_values(test: Test, mail: Mail, names: Sequence[bytes]) -> Iterator[bytes]:
-    part = _part(test)
+def _address_values(test: Test, state: State, names: Sequence[bytes]) -> Iterator[bytes]:
+    mail, part = state.mail, _part(test)
     # RFC 5260 §6: the index counts fields, also where one holds several addresses.
     for field in _indexed([field for name in names for field in mail.values(name)], test):
         for each in mail.addresses(field):
+            state.work.spend(0)
             value = _part_of(each, part)
             if value is not None:
                 yield value
@@ -132,6 +133,7 @@ def _hasflag(test: Test, state: State) -> bool:
     keys = state.strings(test.arguments[1])
     named = test.arguments[0]
     names = state.strings(named) if named is not None else (None,)
+    state.work.spend(sum(len(state.flags(name)) for name in names) * 200)
     flags = [flag for name in names for flag in listed((state.flags(name),))]
     how = _how(test, state)
     if how.kind != "count":

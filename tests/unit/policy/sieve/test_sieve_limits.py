@@ -115,6 +115,35 @@ def test_patterns_made_to_take_time(pattern: bytes) -> None:
     assert time.process_time() - began < 5
 
 
+PEOPLE = b", ".join(b'"A. B. %d" <a%d@far.example>' % (number, number) for number in range(4_000))
+BIG = b"To: " + PEOPLE + b"\r\nSubject: " + "ÄÖÜ é ".encode() * 20_000 + b"\r\n\r\n" + b"x" * 1_000_000
+REQUIRED = b'require ["variables", "imap4flags", "comparator-i;unicode-casemap", "body", "date", "fileinto"]; '
+WIDE = b'set "a" "' + b"* " * 1_990 + b'"; '
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        b'if address :localpart "to" "nobody" { keep; } ' * 2_500,
+        b'if address :matches "to" "*?b" { keep; } ' * 2_500,
+        b'if header :comparator "i;unicode-casemap" "subject" "x" { keep; } ' * 1_500,
+        b'if header :contains "subject" "x1" { keep; } ' * 2_500,
+        b'if header :matches "subject" "*' + b"?" * 4_000 + b'b*" { keep; }',
+        b'if body :raw :contains "y" { keep; } ' * 3_000,
+        b'if body :raw :matches "*y?*" { keep; } ' * 3_000,
+        WIDE + (b'setflag "' + b"${a}" * 32 + b'"; ') * 700,
+        WIDE + (b'set :quotewildcard "b" "' + b"${a}" * 32 + b'"; ') * 700,
+        b"if anyof (" + b'header "subject" "x", ' * 4_000 + b"true) { keep; }",
+    ],
+    ids=range(10),
+)
+def test_scripts_made_to_take_time_over_a_large_message(script: bytes) -> None:
+    assert not check(REQUIRED + script).problems, check(REQUIRED + script).problems
+    began = time.process_time()
+    assert result(REQUIRED + script, BIG).actions
+    assert time.process_time() - began < 8, "far beyond what a message may cost"
+
+
 def test_a_script_that_takes_too_much_time_keeps_the_message() -> None:
     script = b'if header :contains "subject" [' + b",".join([b'"nothing"'] * 10_000) + b"] { discard; } discard;"
     raw = b"Subject: " + b"a" * 900_000 + b"\r\n\r\nx"
