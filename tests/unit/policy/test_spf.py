@@ -418,6 +418,15 @@ def test_explanations(answer: Answer | DnsError, shown: str) -> None:
     assert judge(zone).explanation == shown
 
 
+def test_an_explanation_counts_towards_no_limit() -> None:
+    """Both vain terms are used up, and the peer has no name for %{p}."""
+    zone: Zone = {
+        ("a.test", "TXT"): txt("v=spf1 a:x.test a:y.test -all exp=e.test"),
+        ("e.test", "TXT"): txt("%{p}, sorry"),
+    }
+    assert judge(zone).explanation == "unknown, sorry"
+
+
 def test_an_explanation_is_asked_for_only_after_a_fail_and_where_it_is_wanted() -> None:
     zone: Zone = {("a.test", "TXT"): txt("v=spf1 exp=e.a.test ~all"), ("e.a.test", "TXT"): txt("x")}
     assert judge(zone).explanation == ""
@@ -431,10 +440,13 @@ def test_what_a_client_says_cannot_break_a_reply() -> None:
     assert found.explanation == "x??250 OK? b??b"
 
 
-@pytest.mark.parametrize("spec", ["exists:%{l}.x.test", "exists:%{S}.x.test", "include:%{L}.x.test"])
+@pytest.mark.parametrize(
+    "spec", ["exists:%{l}.x.test", "exists:%{L}.x.test", "exists:%{S2}.x.test", "include:%{L}.x.test"]
+)
 def test_a_local_part_outside_ascii_matches_nothing(spec: str) -> None:
     """RFC 8616 §4: not even where URL-escaping would make ASCII of it."""
     zone: Zone = {("a.test", "TXT"): txt(f"v=spf1 {spec} -all"), ("%c3%bc.x.test", "A"): ["127.0.0.2"]}
+    zone["%c3%bc%40a.test.x.test", "A"] = ["127.0.0.2"]
     assert judge(zone, sender="ü@a.test").result == ("permerror" if spec.startswith("include") else "fail")
 
 
