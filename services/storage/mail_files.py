@@ -16,6 +16,8 @@ MOST_OCTETS = 327_680
 # RFC 4155: a line `From ` behind an empty one, or the file's first, with a time of day in it: letters have lines that
 # begin so too, and not every program writes `>From ` for them.
 _FROM = re.compile(rb"(?:\A|\n\r?\n|(?<=\n\n)|(?<=\n\r\n))From [^\n]*\d\d?:\d\d[^\n]*\n")
+# Where the first such line has no time, none has; then a field must follow.
+_BARE_FROM = re.compile(rb"(?:\A|\n\r?\n|(?<=\n\n)|(?<=\n\r\n))From [^\n]*\n(?=[!-9;-~]{1,60}:[ \t])")
 _QUOTED = re.compile(rb"(?m)^>(>*From )")
 _NOT_MAIL = frozenset(("dovecot", "maildirfolder", "maildirsize", "subscriptions", "courierimapsubscribed"))
 
@@ -69,7 +71,7 @@ def _by_number(name: str) -> list[tuple[int, int, str]]:
 def _is_mbox(file: str) -> bool:
     with open(file, "rb") as opened:
         beginning = opened.read(1_000)
-    return _FROM.match(beginning) is not None
+    return _FROM.match(beginning) is not None or _BARE_FROM.match(beginning) is not None
 
 
 def _mbox(file: str) -> Iterator[bytes]:
@@ -77,8 +79,9 @@ def _mbox(file: str) -> Iterator[bytes]:
         return
     with open(file, "rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as octets:
         begin = -1
+        pattern = _FROM if _FROM.match(octets) else _BARE_FROM
         # Not all starts at once: a mailbox may have a million messages.
-        for start in _FROM.finditer(octets):
+        for start in pattern.finditer(octets):
             if begin >= 0:
                 yield _unquoted(octets[begin : min(start.start() + 1, begin + MOST_OCTETS)])
             begin = start.end()

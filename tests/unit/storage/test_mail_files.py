@@ -34,6 +34,12 @@ def test_mbox(tmp_path: Path, end: bytes) -> None:
     assert b"\nFrom the text" in first
 
 
+def test_mbox_without_times(tmp_path: Path) -> None:
+    path = tmp_path / "mail"
+    path.write_bytes(b"".join(b"From x@y\nSubject: %d\n\nFrom here\n\nFrom now on\n\n" % n for n in range(3)))
+    assert numbers(path) == [0, 1, 2]
+
+
 def test_maildir_with_folders(tmp_path: Path) -> None:
     for folder, name, number in (
         ("cur", "1700000002.M1P1.host:2,S", 2), ("cur", "999.M1P1.host:2,S", 1), ("new", "1700000003.M1.host", 3),
