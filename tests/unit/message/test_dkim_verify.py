@@ -4,6 +4,7 @@ import base64
 import itertools
 
 import pytest
+from cryptography.hazmat.primitives import serialization
 from signedmail import BODY, ED25519, NOW, PLAIN, RSA, ZONE, public_text, result, results, sign
 
 from services.message.dkim_record import key_record
@@ -12,6 +13,9 @@ from services.protocol.dns_lookup import NoAnswer, TemporaryFailure, answered
 
 MESSAGE = PLAIN + BODY
 KEY = public_text(RSA[2048])
+SPKI_ED25519 = base64.b64encode(
+    ED25519.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+)
 
 
 @pytest.mark.parametrize("body_form", [b"simple", b"relaxed"])
@@ -172,6 +176,9 @@ RECORDS = [
     ("no base64", b"p=****", "permerror", "no base64"),
     ("no key in p=", b"p=AAAA", "permerror", "no RSA key"),
     ("an Ed25519 key said to be RSA", b"k=rsa; p=" + public_text(ED25519), "permerror", "no RSA key"),
+    ("an Ed25519 key in ASN.1 said to be RSA", b"k=rsa; p=" + SPKI_ED25519, "permerror", "no RSA key"),
+    ("an Ed25519 key in ASN.1", b"k=ed25519; p=" + SPKI_ED25519, "permerror", "no Ed25519 key"),
+    ("a text that has nothing to do with it", b"hello; world", "permerror", "no key"),
     ("an RSA key said to be Ed25519", b"k=ed25519; p=" + KEY, "permerror", "no Ed25519 key"),
     ("a tag twice", b"p=" + KEY + b"; p=" + KEY, "permerror", "there twice"),
     ("another key", b"p=" + public_text(RSA[1024]), "fail", "or the key is another"),
