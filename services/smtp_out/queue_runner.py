@@ -35,7 +35,7 @@ from services.runtime.process import Context
 from services.smtp.client import Timeouts
 from services.smtp_out.attempt import Attempted, Courier, Said
 from services.smtp_out.attempt_record import Told, record
-from services.smtp_out.forward_budget import ForwardBudget
+from services.smtp_out.forward_budget import DAY, ForwardBudget
 from services.smtp_out.lanes import NEVER, Lane, Lanes
 from services.smtp_out.next_hop import FORWARD, LOCAL, Hops
 from services.smtp_out.owners import nearly_used_up
@@ -113,7 +113,8 @@ class QueueRunner:
     async def refresh(self) -> None:
         """Look at the queue anew: after a release, a retry, a change of routes."""
         agenda = await self._queue.agenda()
-        if any(when > self._context.clock() + self._longest for when in agenda.values()):
+        now = self._context.clock()
+        if any(when > now + self._longest_at(destination) for destination, when in agenda.items()):
             # No wait is as long as that: the clock was ahead when they were put off, and has been set since.
             self._context.log("warning", "the clock was set back: what waits in the queue is tried now")
             await self._queue.retry("", self._context.clock())
@@ -123,6 +124,10 @@ class QueueRunner:
             self._lanes.due(destination, when)
         self._lanes.tidy(self._context.clock())
         self._wake.set()
+
+    def _longest_at(self, destination: str) -> float:
+        # A forward beyond the day's number waits for the next day.
+        return max(self._longest, DAY + REFRESH_SECONDS) if destination.startswith(FORWARD) else self._longest
 
     async def retry(self) -> None:
         """The owner wants everything tried now, also where a destination was down."""

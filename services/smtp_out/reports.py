@@ -94,9 +94,9 @@ class Reports:
         letters = letters if day == now // 86_400 else 0
         if not owner or letters >= MOST_LETTERS:
             return None
-        made = await self._made(work, "failed", said, now, header, owner, words=FORWARDED, requiretls=work.requiretls)
+        # Before it is written: another connection's may be at the same point.
         self._letters[owner] = int(now // 86_400), letters + 1
-        return made
+        return await self._made(work, "failed", said, now, header, owner, words=FORWARDED, requiretls=work.requiretls)
 
     async def letter(self, content: bytes, to: str, now: float) -> NewMessage:
         """A message of the house's own to `to`, ready to be added. Raises OSError."""

@@ -18,7 +18,7 @@ from services.runtime.values import Settings
 from services.smtp.client import Timeouts
 from services.smtp_out import queue_runner
 from services.smtp_out.queue_runner import QueueRunner
-from services.storage.queue import NewMessage
+from services.storage.queue import NewMessage, Outcome
 from services.storage.queue_store import SqliteQueue
 from services.storage.spool import Spool
 from tests.remote import STALL, Remote
@@ -225,3 +225,30 @@ def test_a_slow_destination_wears_out_and_recovers(tmp_path: Path) -> None:
             await until(lambda: len(remote.messages) == 2)
 
     play(test)
+
+
+def test_what_waits_for_tomorrow_is_no_clock_that_was_set_back(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with running(tmp_path, {}, 9, forward_per_day=1) as place:
+            retried: list[str] = []
+            retry = place.queue.retry
+
+            async def seen(identity: str, now: float) -> bool:
+                retried.append(identity)
+                return await retry(identity, now)
+
+            place.queue.retry = seen  # type: ignore[method-assign]
+            await place.add("f" * 16, "a@far.test", tell=False)
+            claim = await place.queue.claim("far.test", place.now[0])
+            assert claim.work is not None
+            later = place.now[0] + 80_000
+            outcome = Outcome("a@far.test", "deferred", "tomorrow", next=later, tried=False)
+            await place.queue.settle(claim.work, place.now[0], [outcome])
+            await place.queue.reroute(lambda address, kind: "forward:far.test")
+            await place.runner.refresh()
+            assert not retried
+            await place.queue.reroute(lambda address, kind: "far.test")
+            await place.runner.refresh()
+            assert retried  # any other destination is never put off for so long
+
+    asyncio.run(test())
