@@ -33,6 +33,7 @@ class State(enum.Enum):
     CLOSED = "closed"
 
 
+IN_BODY = (State.BODY, State.CHUNKS)
 _BETWEEN = (State.CONNECTED, State.READY, State.MAIL, State.RCPT, State.CHUNKS)
 
 AFTER: dict[str, dict[State, State]] = {

@@ -28,6 +28,7 @@ from services.protocol import smtp_events as events
 from services.protocol.proxy_header import ProxyHeader
 from services.protocol.reply import Reply
 from services.protocol.smtp_session import SmtpSession, State
+from services.protocol.smtp_states import IN_BODY
 from services.runtime import disk
 from services.runtime.events import new_trace_id
 from services.smtp.door import EngineDoor
@@ -39,7 +40,6 @@ from services.smtp.wire import Wire
 
 __all__ = ["Connections", "Engine", "EngineConfig", "EngineDoor", "Envelope", "Handler", "Recipient", "Session"]
 
-TRUSTED = "a mail server that the owner named: the client is whom it says it has the mail from"
 # Input kept while a hook is waited for. More than any group of commands; the rest waits in the kernel.
 MAX_UNREAD = 1 << 16
 
@@ -95,6 +95,8 @@ class Engine(aiosmtpd.SMTP):
 
     def data_received(self, data: bytes) -> None:
         self._smtp.receive(data)
+        if self._smtp.state in IN_BODY:
+            self._wire.flows(len(data))
         if self._busy or self._smtp.state is State.GREETING:
             self._unread += len(data)
             if self._unread > MAX_UNREAD:
@@ -139,7 +141,7 @@ class Engine(aiosmtpd.SMTP):
         """Whether the peer is a relay of the owner's, as far as is known now: TLS may bring a certificate."""
         if self.session.is_of(self.config.forwarders, self._wire.certificate):
             self._smtp.trusted = True
-            self._record.emit("connect", "info", stage="forwarder", rules="trusted-forwarder", reason=TRUSTED)
+            self._record.trusted()
 
     # --- the pump ---------------------------------------------------------------------------------------------
 
@@ -178,9 +180,8 @@ class Engine(aiosmtpd.SMTP):
                 self._close_with(self._finishing)
 
     def _react(self, event: events.Event) -> None:
-        in_body = self._smtp.state is State.BODY
-        # A command must be whole in time, a body must go on; who sends one byte a minute is ended by session_timeout.
-        self._wire.wait(self.config.data_timeout if in_body else self.config.command_timeout)
+        if self._smtp.state is not State.BODY:  # a command must be whole in time; a body must go on, and not too slowly
+            self._wire.wait(self.config.command_timeout)
         _REACTIONS[type(event)](self, event)
 
     def _reply(self, *answers: Reply) -> None:
@@ -300,10 +301,7 @@ class Engine(aiosmtpd.SMTP):
         self._ask("RCPT", answered, event.path, event.params)
 
     def _on_data(self, event: events.Data) -> None:
-        def answered(result: Reply | BodySink) -> None:
-            self._reply(replies.START_BODY if self._begin(result) is None else cast(Reply, result))
-
-        self._ask("DATA_BEGIN", answered)
+        self._ask("DATA_BEGIN", lambda result: self._reply(self._begin(result) or replies.START_BODY))
 
     def _on_bdat(self, event: events.Bdat) -> None:
         # RFC 3030 §2: a refusal is said when the chunk has been read.
@@ -358,6 +356,7 @@ class Engine(aiosmtpd.SMTP):
         self._reply(replies.OK)
 
     def _forget_envelope(self) -> None:
+        self._wire.flowed()
         self.session.forwarded = None  # XFORWARD_README: said anew for each message
         if self._inlet.sink is not None:
             self._spoil(replies.NO_RECIPIENTS)  # RSET or EHLO between two chunks: its words go to nobody

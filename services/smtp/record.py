@@ -49,6 +49,11 @@ class Record:
             **fields,
         )
 
+    def trusted(self) -> None:
+        """The peer is a relay of the owner's."""
+        reason = "a mail server that the owner named: the client is whom it says it has the mail from"
+        self.emit("connect", "info", stage="forwarder", rules="trusted-forwarder", reason=reason)
+
     def client(self, verb: str, client: Client) -> None:
         """A trusted relay named whom it has the connection or the message from."""
         self.emit("connect", "info", stage=verb, client=client.address, helo=client.helo, name=client.name)

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 # How long the last bytes may take to leave before the connection is cut: a peer that does not read holds no slot.
 LINGER = 10.0
+# Octets a second that a body must have on average once `data_timeout` has passed: a tenth of the slowest modem. Whoever
+# sends an octet now and then would hold a place for as long as a session may last.
+SLOWEST = 100.0
 GOODBYE = 1.0
 
 
@@ -23,8 +26,8 @@ class Wire:
     """`late(session_over)` is called when nothing came in time, again every second while it does not close."""
 
     __slots__ = (
-        "_config", "_deadline", "_end", "_late", "_loop", "_out", "_paused", "_started", "_timer", "_transport",
-        "closing", "lost", "stuck",
+        "_config", "_deadline", "_end", "_flow_began", "_flowed", "_late", "_loop", "_out", "_paused", "_started",
+        "_timer", "_transport", "closing", "lost", "stuck",
     )  # fmt: skip
 
     def __init__(self, loop: asyncio.AbstractEventLoop, config: EngineConfig, late: Callable[[bool], None]) -> None:
@@ -35,6 +38,8 @@ class Wire:
         self._out: list[bytes] = []
         self._paused = False
         self._started = self._deadline = self._end = 0.0
+        self._flow_began = -1.0  # of the body that is under way; below 0: none is
+        self._flowed = 0
         self.stuck = False  # the peer does not read what we wrote
         self.closing = False
         self.lost = False
@@ -56,6 +61,22 @@ class Wire:
     def wait(self, seconds: float) -> None:
         """Something must come within `seconds` from now. Costs a store: the timer is set anew only when it rings."""
         self._deadline = self._loop.time() + seconds
+        if self._flow_began >= 0:
+            slowest = self._flow_began + self._config.data_timeout + self._flowed / SLOWEST
+            self._deadline = min(self._deadline, slowest)
+
+    def flows(self, octets: int) -> None:
+        """So many octets of a body came."""
+        if self._flow_began < 0:
+            self._flow_began, self._flowed = self._loop.time(), 0
+        self._flowed += octets
+        self.wait(self._config.data_timeout)
+
+    def flowed(self) -> None:
+        """The body is whole, or given up."""
+        if self._flow_began >= 0:
+            self._flow_began = -1.0
+            self.wait(self._config.command_timeout)
 
     def write(self, data: bytes) -> None:
         """Collect; `flush` sends what a burst made (RFC 2920 §3.2)."""

@@ -418,6 +418,43 @@ def test_a_body_may_take_longer_than_a_command_while_it_goes_on() -> None:
     run(story, command_timeout=0.1, data_timeout=0.1)
 
 
+@pytest.mark.parametrize("chunks", [False, True])
+def test_a_body_that_trickles_is_ended(chunks: bool) -> None:
+    """An octet now and then would hold a place for the hour that a session may last."""
+
+    async def story(bench: Bench) -> None:
+        client = await bench.client()
+        if chunks:
+            await client.say("MAIL FROM:<a@b>", "RCPT TO:<c@d>")
+        else:
+            await client.say("MAIL FROM:<a@b>", "RCPT TO:<c@d>", "DATA")
+        said = b""
+        for _ in range(200):
+            client.writer.write(b"BDAT 1\r\nx" if chunks else b"x")
+            await asyncio.sleep(0.15 if chunks else 0.02)
+            said = bytes(client.reader._buffer)  # type: ignore[attr-defined]
+            if b"421 4.4.2" in said:
+                break
+        assert b"421 4.4.2" in said
+        await until(lambda: bench.hooks.sinks[0].aborted)
+
+    run(story, command_timeout=5, data_timeout=0.2, chunking=True)
+
+
+def test_a_message_that_is_refused_anyway_may_still_be_sent_to_its_end() -> None:
+    """Who was cut off in it would send it again for days."""
+
+    async def story(bench: Bench) -> None:
+        client = await bench.in_body()
+        for _ in range(12):
+            client.writer.write(b"bare\n" + b"x" * 200 + b"\r\n")
+            await asyncio.sleep(0.02)
+        client.writer.write(b".\r\n")
+        assert (await client.reply()).startswith("550")
+
+    run(story, command_timeout=0.1, data_timeout=0.1)
+
+
 def test_a_session_has_an_end() -> None:
     async def story(bench: Bench) -> None:
         client = await bench.client()
