@@ -111,7 +111,6 @@ PHRASES = (
     mark("What shall the answer say?"),
     mark("One line, without control characters."),
     mark("A day such as {day}."),
-    mark("line {line}, column {column}: {problem}"),
     mark("filter rules of {address} changed"),
     # --- changes, as operations.py records them
     mark("domain {domain} added"),
@@ -281,8 +280,6 @@ PHRASES = (
     mark("{count} days"),
     mark("{count} weeks"),
     mark("{count} months"),
-    *PROOF_PHRASES,
-    *SENDER_PHRASES,
     *FILTER_PHRASES,
     # --- a room's name before its sentence, the widest last
     mark("{room}: {sentence}"),

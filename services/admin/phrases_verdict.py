@@ -31,7 +31,6 @@ VERDICT_PHRASES = (
     mark("DMARC: nothing proves that it is of {domain}, which asks for {policy}, but {vouched} (ARC)"),
     mark("DMARC: nothing proves that it is of {domain}, which asks for {policy}"),
     mark("DMARC: nothing proves that it is of {domain}"),
-    mark("{sealer}, whose word counts here, says that {method} passed for {domain} there"),
     mark("ARC: the chain holds, sealed by {domains}"),
     mark("ARC: the chain does not hold: {problem}"),
     # --- policy/rates.py, policy/greylist.py
@@ -48,7 +47,6 @@ VERDICT_PHRASES = (
     mark("{scanner} calls it junk by {share}: {rules}"),
     mark("handed on by {peer}, which does not say whom it had it from"),
     mark("handed on by {peer}, which had it from {client} ({how})"),
-    mark("running the rules of {account} failed: into INBOX as it is ({id})"),
     mark("the junk filter of {account} failed: into INBOX as it is ({id})"),
     mark("junk is not forwarded"),
 )

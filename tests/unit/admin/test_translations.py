@@ -6,6 +6,7 @@ import ast
 import gettext
 import html
 import re
+from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from babel.messages.pofile import read_po
 
 from services.admin import text
 from services.admin.catalogue import read_catalogue, read_entries
-from services.admin.phrases import phrase_of, say
+from services.admin.phrases import PHRASES, phrase_of, say
 from services.admin.web import words
 
 ROOT = Path(__file__).parents[3]
@@ -155,6 +156,12 @@ def sentences(path: Path) -> set[str]:
 def test_sentences_from_below_are_known(path):
     unknown = [each for each in sorted(sentences(path)) if not phrase_of(each.replace("{}", "x1"))]
     assert not unknown, f"add them to services/admin/phrases.py, or to UNSEEN: {unknown}"
+
+
+def test_a_phrase_stands_once():
+    """The first that matches is taken, so a second one of the same words is never said."""
+    shapes = Counter(re.sub(r"\{\w+\}", "{}", phrase) for phrase in PHRASES)
+    assert [shape for shape, times in shapes.items() if times > 1] == []
 
 
 @pytest.mark.parametrize(
