@@ -421,7 +421,8 @@ def test_explanations(answer: Answer | DnsError, shown: str) -> None:
 def test_an_explanation_counts_towards_no_limit() -> None:
     """Both vain terms are used up, and the peer has no name for %{p}."""
     zone: Zone = {
-        ("a.test", "TXT"): txt("v=spf1 a:x.test a:y.test -all exp=e.test"),
+        ("a.test", "TXT"): txt("v=spf1 a:x.test a:y.test a:z.test -all exp=e.test"),
+        ("z.test", "A"): ["198.51.100.1"],
         ("e.test", "TXT"): txt("%{p}, sorry"),
     }
     assert judge(zone).explanation == "unknown, sorry"
