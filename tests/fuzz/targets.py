@@ -359,7 +359,7 @@ TARGETS = {
         _target(results_field, LETTER, b"mail.test 1; dkim=pass (good) header.d=x.test policy.iprev=192.0.2.7; none"),
         _target(
             sieve_script,
-            b'require ["fileinto", "vacation", "variables", "regex"];\nif anyof (header :contains ["to","cc"] "x", not size :over 10K,'
+            b'require ["fileinto", "vacation", "variables", "copy"];\nif anyof (header :contains ["to","cc"] "x", not size :over 10K,'
             b' allof (true, exists "date")) { fileinto :copy "A.B"; stop; } elsif address :domain :matches "from" "*.org" { discard; }'
             b'\nelse { redirect "a@b.test"; }\nvacation :days 7 :subject "x" text:\nhello\n..\n.\n;\n/* c */ # d\n',
             b'require ["variables","imap4flags","envelope","body","date","relational","subaddress","mailbox","copy","reject"];\n'
