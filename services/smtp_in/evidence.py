@@ -44,11 +44,11 @@ class Inquiry:
 
     async def spf(self) -> SpfResult:
         """SPF's result, within `SECONDS` of the beginning."""
-        return await asyncio.shield(self.spf_task)
+        return await _of(self.spf_task)
 
     async def client_reasons(self) -> tuple[Reason, ...]:
         """What the client's address, name and lists say; those that have a weight or a fault to tell."""
-        name, hello, lists = await asyncio.shield(self.client_task)
+        name, hello, lists = await _of(self.client_task)
         found = [*name.reasons, *hello]
         for each in lists:
             found += each.reasons
@@ -58,7 +58,7 @@ class Inquiry:
 
     async def client_name(self) -> PeerName:
         """The client's name in DNS."""
-        return (await asyncio.shield(self.client_task))[0]
+        return (await _of(self.client_task))[0]
 
     def cancel(self) -> None:
         """Nobody wants to know any more."""
@@ -142,6 +142,11 @@ class Inquirer:
     def _ours(self, helo: str) -> frozenset[str]:
         name = helo.lower().removesuffix(".")
         return frozenset({self.hostname, name}) if self.is_local(name) else frozenset({self.hostname})
+
+
+async def _of(task: asyncio.Task[Result]) -> Result:
+    """What the task gives, mostly at once; whoever stops waiting does not stop it."""
+    return task.result() if task.done() else await asyncio.shield(task)
 
 
 def _nameless() -> Asking[PeerName]:

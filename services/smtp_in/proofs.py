@@ -13,7 +13,6 @@ from collections.abc import Collection, Iterator
 from services.message.arc import ArcResult, Chain, read_chain, validate
 from services.message.dkim_verify import DkimResult, Signature, hash_body, signatures, verify, wanted_bodies
 from services.message.from_domain import from_domains
-from services.message.headers import find_all
 from services.policy import arc as arc_policy
 from services.policy.authenticity import Proofs
 from services.policy.dmarc import DmarcResult, check_authors
@@ -27,6 +26,7 @@ IN_A_THREAD = 65_536
 
 UNKNOWN_CLIENT = SpfResult("none", "", "mfrom", problem="whom the mail comes from is not known, so SPF says nothing")
 
+_FROM = re.compile(rb"(?im)^from[ \t]*:")
 _SEALED = re.compile(rb"(?im)^arc-seal[ \t]*:")
 
 
@@ -77,7 +77,7 @@ async def prove(
         )  # fmt: skip
         if arc is not None and sealers and dmarc.result == "fail":
             vouched = arc_policy.vouched(arc, sealers, dmarc)
-    two_froms = len(find_all(header, b"From")) > 1
+    two_froms = len(_FROM.findall(header)) > 1
     return Proofs(
         spf, dkim, dmarc, arc, two_froms, authors.problem, vouched, inquiry is not None, authors.displayed
     )  # fmt: skip
