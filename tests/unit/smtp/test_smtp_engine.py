@@ -438,7 +438,7 @@ def test_a_body_that_trickles_is_ended(chunks: bool) -> None:
         assert b"421 4.4.2" in said
         await until(lambda: bench.hooks.sinks[0].aborted)
 
-    run(story, command_timeout=5, data_timeout=0.2, chunking=True)
+    run(story, command_timeout=5 if chunks else 0.2, data_timeout=0.2, chunking=True)
 
 
 def test_a_message_that_is_refused_anyway_may_still_be_sent_to_its_end() -> None:
