@@ -399,6 +399,14 @@ def test_names_of_u_labels() -> None:
     assert verified.identity == "jörg@post.xn--bcher-kva.example"
 
 
+def test_lines_that_are_no_field_are_none_that_was_signed() -> None:
+    """RFC 5322 §2.2: mbox files begin with one, and old programs leave others."""
+    field = sign()
+    assert (
+        result(b"From joe@example.org Mon Jan  1 00:00:00 2024\r\n" + field + b"rubbish\r\n" + MESSAGE).result == "pass"
+    )
+
+
 def test_8_bit_headers_are_octets() -> None:
     header = PLAIN.replace(b"Is dinner", "Ist das 晚饭".encode() + b"\xff\xfe")
     field = sign(header=header)

@@ -68,3 +68,8 @@ def test_strict_alignment_holds_there_too() -> None:
     assert not vouched(chain(("list.example", "dkim=pass header.d=example.org")), trusted, strict)
     assert not vouched(chain(("list.example", "spf=pass smtp.mailfrom=example.org")), trusted, strict)
     assert vouched(chain(("list.example", "dkim=pass header.d=news.example.org")), trusted, strict)
+
+
+def test_results_that_cannot_be_read_vouch_for_nothing() -> None:
+    unread = Sealed(1, None, Signature(0), Signature(0, domain="list.example"), "none", (0, 1, 2))
+    assert not vouched(ArcResult("pass", ("list.example",), (unread,)), frozenset({"list.example"}), FAILED)
