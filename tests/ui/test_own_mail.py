@@ -112,4 +112,8 @@ def test_a_trace_says_why(open_page, sorted_mail):
         details.evaluate("(each) => each.open = true")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     shot(page, "why-delivered")
+    page.goto("/verdicts")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert "unknown-recipient" in page.locator("main").inner_text()
+    shot(page, "verdicts")
     assert page.said == [] and houses.PASSWORD not in page.content()

@@ -126,7 +126,7 @@ def test_an_absence_note(anna, kept):
 def test_what_is_wrong_stands_beside_its_field_and_keeps_what_was_typed(anna, kept):
     answer = press(anna, action="add", where="subject", text="deal & <b>", then="move", argument="")
     assert answer.status_code == 422 and "Into which folder?" in answer.text and "deal &amp; &lt;b&gt;" in answer.text
-    assert 'aria-invalid="true" aria-describedby="e-argument"' in answer.text and not kept.scripts
+    assert 'aria-invalid="true" aria-describedby="e-argument" autofocus' in answer.text and not kept.scripts
     assert '<option value="subject" selected>' in answer.text
     answer = press(anna, action="note", on="on", since="2026-12-24", until="2026-12-01", note="x")
     assert "The last day is before the first." in answer.text and 'value="2026-12-01"' in answer.text
