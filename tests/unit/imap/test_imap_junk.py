@@ -174,14 +174,14 @@ def test_a_thousand_messages_at_once_are_bounded_and_commands_go_on(tmp_path: Pa
 
 def test_smtp_in_judges_by_what_was_sorted(tmp_path: Path) -> None:
     async def work() -> None:
-        spam = [SPAM.replace(b"now", b"now %d" % number) for number in range(70)]
-        ham = [HAM.replace(b"lunch", b"lunch at %d" % number) for number in range(70)]
+        spam = [SPAM.replace(b"now", b"now %d" % number) for number in range(100)]
+        ham = [HAM.replace(b"lunch", b"lunch at %d" % number) for number in range(100)]
         async with reading(tmp_path, *spam, *ham) as (place, client):
             judge = JunkJudge(place.settings.personal_dir, clock=lambda: 0.0)
             unknown = judge.message(SPAM, proven=True)
             assert judge.account("bob@example.test", unknown)[0] == 0
-            await client.ok("STORE 71:140 +FLAGS (\\Answered)")
-            await client.ok("MOVE 1:70 Junk")
+            await client.ok("STORE 101:200 +FLAGS (\\Answered)")
+            await client.ok("MOVE 1:100 Junk")
             await place.trainer.drain()
             judge = JunkJudge(place.settings.personal_dir, clock=lambda: 0.0)
             weight, reasons = judge.account(ANN, judge.message(SPAM, proven=True))

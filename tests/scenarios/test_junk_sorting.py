@@ -22,24 +22,24 @@ def talk(number: int) -> bytes:
 def test_what_a_person_sorts_decides_where_the_next_letter_lands(at_home: House) -> None:
     ann, other = at_home.account(), at_home.account()
     with at_home.imap(ann) as client:
-        for number in range(80):
+        for number in range(100):
             assert client.append("INBOX", "", None, offer(number))[0] == "OK"
             assert client.append("INBOX", "", None, talk(number))[0] == "OK"
         client.select("INBOX")
-        for number in range(1, 161):  # as a person does: each by itself; the odd ones are offers
+        for number in range(1, 201):  # as a person does: each by itself; the odd ones are offers
             if number % 2 == 0:
                 client.store(str(number), "+FLAGS", "\\Answered")
-        offers = ",".join(str(number) for number in range(1, 161, 2))
+        offers = ",".join(str(number) for number in range(1, 201, 2))
         assert client.copy(offers, "Junk")[0] == "OK"
         client.store(offers, "+FLAGS", "\\Deleted")
         client.expunge()
 
     def learned() -> dict[str, object] | None:
         (of,) = at_home.asked("junk", "status", ann)["accounts"]
-        return of if of["junk"] >= 80 and of["good"] >= 80 and not of["unpublished"] else None
+        return of if of["junk"] >= 100 and of["good"] >= 100 and not of["unpublished"] else None
 
     of = until(learned, seconds=60)
-    assert (of["junk"], of["good"], of["used"]) == (80, 80, True), json.dumps(of)
+    assert (of["junk"], of["good"], of["used"]) == (100, 100, True), json.dumps(of)
 
     for number, (message, mailbox) in enumerate(((offer(500), "Junk"), (talk(501), "INBOX"))):
         subject = f"Subject: next {number}\r\n".encode()
