@@ -25,18 +25,18 @@ def mbox(path: Path, texts: tuple[str, ...], count: int, *, sender: str, year: i
 
 
 def test_figures_of_a_small_house(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    ham = mbox(tmp_path / "ham", GOOD, 160, sender="friend")
-    spam = mbox(tmp_path / "spam", JUNK, 160, sender="shop")
-    assert main(["junk", "evaluate", str(ham), str(spam), "--trained", "150", "--json"]) == 0
+    ham = mbox(tmp_path / "ham", GOOD, 240, sender="friend")
+    spam = mbox(tmp_path / "spam", JUNK, 240, sender="shop")
+    assert main(["junk", "evaluate", str(ham), str(spam), "--trained", "220", "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
-    assert (answer["trained_junk"], answer["trained_good"]) == (75, 75)
-    assert (answer["judged_junk"], answer["judged_good"]) == (85, 85)
-    assert answer["caught"] + answer["missed"] == 85
+    assert (answer["trained_junk"], answer["trained_good"]) == (110, 110)
+    assert (answer["judged_junk"], answer["judged_good"]) == (130, 130)
+    assert answer["caught"] + answer["missed"] == 130
     assert answer["caught_rate"] > 0.95
     assert answer["false_positives"] == 0 == len(answer["false_positive_list"])
-    assert [step["trained"] for step in answer["curve"]] == [0, 50, 100, 150]
+    assert [step["trained"] for step in answer["curve"]] == [0, 50, 100, 200, 220]
     assert answer["curve"][0]["caught"] == 0  # nothing sorted, no sign: it stays where it is
-    assert answer["going_on"]["judged_good"] == 85
+    assert answer["going_on"]["judged_good"] == 130
 
 
 def test_words_and_the_list_of_false_positives(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
