@@ -165,10 +165,19 @@ def refreshed(stack: Stack, filter: dict[str, str], edge: dict[str, str]) -> Non
 @pytest.fixture(scope="module")
 def behind(stack: Stack, ann: str) -> Iterator[str]:
     """The stack behind a VPS and an HAProxy, with greylisting on: an account at via.test."""
+    shown = must(
+        stack.execute(
+            "world-outside", "openssl", "x509", "-in", "/etc/world/tls.pem", "-noout", "-fingerprint", "-sha256"
+        )
+    )
     refreshed(
         stack,
         {"GREYLIST": "yes", "GREYLIST_SECONDS": "10"},
-        {"TRUSTED_FORWARDERS": f"{stack.subnet}.133", "PROXY_PEERS": f"{stack.subnet}.132"},
+        {
+            "TRUSTED_FORWARDERS": f"{stack.subnet}.133",
+            "TRUSTED_FORWARDER_CERTS": shown.strip().partition("=")[2],
+            "PROXY_PEERS": f"{stack.subnet}.132",
+        },
     )
     must(stack.compose("--profile", "vps", "up", "-d", "world-vps", "world-haproxy"))
     stack.command("domain", "add", "via.test")
