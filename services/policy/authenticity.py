@@ -86,12 +86,23 @@ class Proofs:
         """From is who it says: DMARC passes."""
         return self.dmarc is not None and self.dmarc.result == "pass"
 
-    @property
-    def forged(self) -> bool:
-        """The sender is probably not who wrote: SPF says so, and nothing proves From; or DMARC fails."""
-        if self.proven:
+    def doubtful(self, sender: str) -> bool:
+        """Whether a letter to `sender`, the envelope's, would reach somebody who probably did not write (RFC 3834 §2).
+
+        That From is proven says nothing of the envelope: whoever owns a domain can sign for it and name a stranger in
+        MAIL. So the envelope's domain itself must not have denied the client, where nothing is proven of it.
+        """
+        if self.dmarc is not None and self.dmarc.result == "fail":
+            return True
+        domain = sender.rpartition("@")[2].lower()
+        if self.spf.result == "pass" and self.spf.scope == "mfrom":
             return False
-        return self.spf.result == "fail" or (self.dmarc is not None and self.dmarc.result == "fail")
+        if any(each.counts_for_alignment and _covers(each.domain, domain) for each in self.dkim):
+            return False
+        if self.spf.result in ("fail", "softfail"):
+            return True
+        author = self.dmarc.from_domain if self.dmarc is not None and self.proven else domain
+        return not (_covers(author, domain) or _covers(domain, author))
 
     @property
     def vouched(self) -> bool:

@@ -288,7 +288,8 @@ class Courier:
             envelope = _envelope_lines(mail, account, recipient)
             rules_mail = RulesMail(
                 mail.trace, mail.sender, recipient, mail.body, envelope + trace_line, trace_line, mail.smtputf8,
-                refusable=_answers_alone(mail), forged=mail.judgement is not None and mail.judgement.proofs.forged,
+                refusable=_answers_alone(mail),
+                forged=mail.judgement is not None and mail.judgement.proofs.doubtful(mail.sender),
                 requiretls=mail.params.requiretls,
             )  # fmt: skip
             # Where nobody judged, there are no points that an account could add its own to.

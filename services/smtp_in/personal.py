@@ -73,7 +73,7 @@ class RulesMail:
     """What an account's rules are given of a message. `sender` is "" for the null sender.
 
     `before` are the header lines that we put before it, `trace_line` those of them that go with a copy sent on.
-    `refusable`: the sender waits for this account's word alone. `forged`: SPF or DMARC failed.
+    `refusable`: the sender waits for this account's word alone. `forged`: `sender` is probably another.
     """
 
     trace: str

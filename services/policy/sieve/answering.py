@@ -33,8 +33,8 @@ _ADDRESSED = (b"to", b"cc", b"bcc", b"resent-to", b"resent-cc", b"resent-bcc")
 def not_answered(vacation: Vacation, mail: Mail, ours: Collection[str], *, forged: bool) -> str:
     """Why `mail` gets no answer; "" where it may.
 
-    `ours`: addresses whose mail the account gets, in lower case. `forged`: SPF or DMARC failed, so that the sender is
-    probably not who wrote.
+    `ours`: addresses whose mail the account gets, in lower case. `forged`: the sender is probably not who wrote
+    (`policy/authenticity`).
     """
     sender = mail.sender.lower()
     if not sender:

@@ -172,6 +172,31 @@ def test_who_is_who_it_says(spf: str, dkim: tuple[DkimResult, ...], author: str,
 # --- points
 
 
+@pytest.mark.parametrize(
+    ("sender", "spf", "dkim", "author", "doubtful"),
+    [
+        ("a@far.test", "pass", NONE, "none", False),
+        ("a@far.test", "pass", NONE, "fail none", True),  # From is another's
+        ("a@far.test", "none", NONE, "none", False),  # a small server that publishes nothing
+        ("a@far.test", "neutral", NONE, "no author", False),
+        ("a@far.test", "temperror", NONE, "none", False),
+        ("a@far.test", "softfail", NONE, "none", True),
+        ("a@far.test", "fail", NONE, "none", True),
+        ("a@far.test", "fail", OWN, "pass", False),  # forwarded, and signed by the envelope's domain
+        ("a@bounces.far.test", "none", OWN, "pass", False),
+        # Whoever signs for a From of their own may still have named a stranger in MAIL.
+        ("victim@other.test", "fail", OWN, "pass", True),
+        ("victim@other.test", "softfail", OWN, "pass", True),
+        ("victim@other.test", "none", OWN, "pass", True),
+        ("victim@other.test", "none", LENGTH, "pass", True),
+    ],
+)
+def test_who_may_be_written_to(
+    sender: str, spf: str, dkim: tuple[DkimResult, ...], author: str, doubtful: bool
+) -> None:
+    assert Proofs(SPF[spf], dkim, DMARC[author]).doubtful(sender) is doubtful
+
+
 def test_what_only_says_badly_set_up_never_makes_junk_together() -> None:
     """A friend's home server: no PTR, a HELO name without address, no SPF, no DKIM, no DMARC."""
     server = [

@@ -291,3 +291,4 @@ def test_a_forged_sender_is_not_answered_and_junk_runs_no_rules(tmp_path: Path) 
 
     run(tmp_path, story, zone=FORGED, spf_fail="tag")
     run(tmp_path / "again", story, zone=FORGED, spf_fail="junk")
+    run(tmp_path / "doubted", story, zone={("far.test", "TXT"): ["v=spf1 ~all"]})
