@@ -175,6 +175,7 @@ PHRASES = (
     mark("{address} is disabled"),
     mark("{address} leads nowhere"),
     mark("{count} Received lines"),
+    mark("its header does not end within {count} KiB"),
     mark("its Delivered-To names the recipient: it came back"),
     mark("left out {count} places where it has been"),
     mark("no enabled administrator is there to answer it"),

@@ -41,6 +41,7 @@ VERDICT_PHRASES = (
     mark("an address of the house, which has no name in DNS"),
     mark("DNS did not answer within {seconds} seconds"),
     mark("a fault here ({id})"),
+    mark("it could not be judged: a fault here ({id})"),
     mark("{list} was not asked: {problem}"),
     mark("nobody looked for it: {problem}"),
     mark("{scanner} found {virus}"),

@@ -21,6 +21,8 @@ network faster than `policy/rates.py` allows. From here on DNS is asked about th
 
 **data**, once the message is here:
 
+0. Its header does not end within 256 KiB: junk. What is not read is not judged: a From behind it would be shown to a
+   person whom no DMARC protects. Honest headers have some KB; Exchange and Sendmail refuse such a message.
 1. More than 50 Received fields: it is going round (RFC 5321 §6.3; Postfix stops at 50 too).
 2. A `Delivered-To` that names where we are about to put it: it has been there, and came back through somebody's
    forwarding. Only that recipient is left out, since it has its copy; when nobody is left, the message is refused.
@@ -48,6 +50,7 @@ from services.protocol import reply as replies
 from services.protocol.reply import Reply
 
 MAX_HOPS = 50
+MAX_HEADER = 1 << 18  # octets
 
 _CONNECT = Verdict("connect", "accept")
 _HELO = Verdict("helo", "accept")
@@ -131,11 +134,18 @@ class Found:
 
 
 def message(
-    hops: int, *, places: int, been_there: int, found: Found | None = None, scale: Scale | None = None
+    hops: int,
+    *,
+    places: int,
+    been_there: int,
+    unread: bool = False,
+    found: Found | None = None,
+    scale: Scale | None = None,
 ) -> Verdict:
     """The body is here. It would go to `places` mailboxes and forwards, and has been at `been_there` of them.
 
-    `found` None: nobody judges (mail from inside, or MAIL_CHECKS=off).
+    `unread`: its header is longer than `MAX_HEADER`. `found` None: nobody judges (mail from inside, or
+    MAIL_CHECKS=off).
     """
     if hops > MAX_HOPS:
         return refused("data", _TOO_MANY_HOPS, "hops", f"{hops} Received lines")
@@ -144,6 +154,9 @@ def message(
     looped: tuple[Reason, ...] = ()
     if been_there:
         looped = (Reason("loop", f"left out {been_there} places where it has been"),)
+    if unread:
+        long = Reason("header-too-long", f"its header does not end within {MAX_HEADER >> 10} KiB")
+        return Verdict("data", "junk", None, (long, *looped), settled=True)
     if found is None:
         return Verdict("data", "accept", None, looped) if looped else _DATA
     return _judged(found, looped, scale or Scale())

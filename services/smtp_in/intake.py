@@ -38,8 +38,8 @@ from services.smtp_in.judging import Case, Judgement, Judging
 from services.smtp_in.quota import FULL, OWN_LETTER, Quotas
 from services.storage.delivery import Deliveries, Incoming
 
-# A header is looked at up to here; one that has not ended by then is mostly body.
-HEADER_OCTETS = (1 << 16, 1 << 20)
+# A header is looked at up to here, first its beginning; policy/intake.py says what becomes of a longer one.
+HEADER_OCTETS = (1 << 16, policy.MAX_HEADER)
 PEER = "smtp-out"  # the only room that speaks LMTP to us
 
 
@@ -207,14 +207,16 @@ class Intake:
         body, notes = cast(Incoming, envelope.sink), cast(Notes, envelope.notes)
         try:
             header = _header(body)
+            # The rest of it nobody here would look at, and a mail program would.
+            unread = self._judging is not None and len(header) < body.size and len(header) == policy.MAX_HEADER
             been = loops(header)
             here = [_without_loops(each, been.delivered_to) for each in notes.destinations]
             been_there = sum(1 for each in here if each is None)
             judgement: Judgement | None = None
-            if self._judging is not None and notes.case is not None and not _at_gate(notes.destinations):
+            if not unread and self._judging is not None and notes.case is not None and not _at_gate(notes.destinations):
                 judgement = await self._judging.judge(notes.case, session, envelope, header, body)
             verdict = policy.message(
-                been.hops, places=len(here), been_there=been_there,
+                been.hops, places=len(here), been_there=been_there, unread=unread,
                 found=judgement.found if judgement else None, scale=self._judging.scale if self._judging else None,
             )  # fmt: skip
             self._record(

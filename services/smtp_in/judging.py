@@ -29,14 +29,14 @@ from services.policy.score import Scale
 from services.policy.verdict import Reason
 from services.protocol.smtp_true_client import Client
 from services.runtime.dns import Lookup, Recorded
-from services.runtime.events import Json
+from services.runtime.events import Json, new_trace_id
 from services.runtime.process import Context
 from services.runtime.values import WrongSetting
 from services.smtp.session import Envelope, Session
 from services.smtp_in.evidence import Inquirer, Inquiry
 from services.smtp_in.greylisting import Greylist
 from services.smtp_in.junk_judge import MOST_OCTETS, Judged, JunkJudge
-from services.smtp_in.proofs import IN_A_THREAD, prove
+from services.smtp_in.proofs import IN_A_THREAD, UNKNOWN_CLIENT, prove
 from services.smtp_in.scanners.finding import Finding, Letter, Scanner
 from services.storage.delivery import Incoming
 
@@ -178,7 +178,26 @@ class Judging:
     # --- the final dot ------------------------------------------------------------------------------------------
 
     async def judge(self, case: Case, session: Session, envelope: Envelope, header: bytes, body: Incoming) -> Judgement:
-        """Everything that can be known of the message. Raises nothing but OSError of the disk."""
+        """Everything that can be known of the message. Raises nothing but OSError of the disk.
+
+        A fault of ours that a message brings out would come again with every attempt: 451 for it would lose the message
+        in the end, and taking it as if nothing were known would let through whoever finds the fault. So it is junk.
+        """
+        try:
+            return await self._judged(case, session, envelope, header, body)
+        except OSError:
+            raise
+        except Exception as error:
+            identity = new_trace_id()
+            self._context.bug(identity, error, "judging a message")
+            reason = Reason("judging-failed", f"it could not be judged: a fault here ({identity})")
+            proofs = Proofs(UNKNOWN_CLIENT, client_known=False)
+            hostname = self._context.settings.hostname
+            return Judgement(Found(authenticity.Worth("junk", (reason,), True)), proofs, (), hostname)
+
+    async def _judged(
+        self, case: Case, session: Session, envelope: Envelope, header: bytes, body: Incoming
+    ) -> Judgement:
         self._find_client(case, session, header)
         letter = _letter(case, envelope, body)
         scanning = asyncio.gather(*(each.scan(letter) for each in self._scanners))

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from services.policy.intake import MAX_HEADER
 from services.protocol.dns_lookup import TemporaryFailure
 from services.smtp_in import intake
 from services.storage.delivery import Deliveries
@@ -368,6 +369,39 @@ def test_a_reader_that_stumbles_stops_no_mail(tmp_path: Path, monkeypatch: pytes
         assert place(room) == "INBOX"
 
     run(tmp_path, story, bugs=True)
+
+
+def test_a_message_that_cannot_be_judged_is_neither_lost_nor_believed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stumble(*arguments: object) -> None:
+        raise KeyError("a header that nobody thought of")
+
+    monkeypatch.setattr("services.smtp_in.proofs.from_domains", stumble)
+
+    async def story(room: ReceivingRoom) -> None:
+        client = await room.client()
+        assert (await client.send("a@good.test", [ANNA], letter())).startswith("250")
+        assert len(room.messages(ANNA, ".Junk")) == 1
+        [event] = room.events.of("data")
+        assert (event["outcome"], event["rules"]) == ("junk", "judging-failed")
+
+    run(tmp_path, story, bugs=True)
+
+
+@pytest.mark.parametrize(("octets", "rule"), [(-1, "dmarc-fail-reject"), (1, "header-too-long")])
+def test_a_header_that_is_not_read_to_its_end_hides_no_author(tmp_path: Path, octets: int, rule: str) -> None:
+    async def story(room: ReceivingRoom) -> None:
+        end = b"\r\nFrom: <a@p-reject.test>\r\n\r\n"
+        room_left = MAX_HEADER - len(end) + octets
+        header = (b"X-Long: " + b"x" * 900 + b"\r\n") * (room_left // 910)
+        header += b"X: " + b"x" * (room_left - len(header) - 3) + end
+        client = await room.client()
+        assert (await client.send("a@good.test", [ANNA], header + b"Hello.\r\n")).startswith("250")
+        [event] = room.events.of("data")
+        assert event["outcome"] == "junk" and rule in event["rules"].split()
+
+    run(tmp_path, story)
 
 
 def test_a_mailbox_that_cannot_be_written_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

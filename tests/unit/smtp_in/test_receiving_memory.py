@@ -66,6 +66,7 @@ async def send_all(port: int) -> list[str]:
         await session.reply()
         answer = await session.say("EHLO x", "MAIL FROM:<a@b.test>", "RCPT TO:<anna@example.test>", "DATA")
         assert answer.startswith("354")
+        session.writer.write(b"Subject: large\r\n\r\n")
     for _ in range(OCTETS // len(CHUNK) + 1):
         for session in sessions:
             session.writer.write(CHUNK)
