@@ -353,7 +353,7 @@ class Courier:
             more = {"score": plan.score, "reasons": facts(plan.reasons)}
         self._events.emit(
             "delivered", mail.trace, outcome=outcome, conn=mail.conn, sender=mail.sender, account=account,
-            recipient=recipient, mailbox=mailbox, folder=mailbox, size=mail.body.size, message_id=mail.message_id,
+            recipient=recipient, mailbox=mailbox, size=mail.body.size, message_id=mail.message_id,
             reason=reason, **more,
         )  # fmt: skip
 

@@ -84,7 +84,7 @@ def test_honest_mail_is_taken_and_proven(house: House) -> None:
     data, delivered = verdict(house, brought(house, GOOD, "a@outside.test", ann, letter("a@outside.test")))
     assert (data["outcome"], data["client"], data["via"]) == ("accept", GOOD, "xclient")
     assert {"spf-pass", "trusted-forwarder"} <= set(data["rules"].split())
-    assert delivered["folder"] == "INBOX"
+    assert delivered["mailbox"] == "INBOX"
     (stored,) = in_mailbox(house, ann, "INBOX")
     assert f"iprev=pass policy.iprev={GOOD}".encode() in stored.replace(b"\r\n\t", b" ")
     assert b"spf=pass" in stored
@@ -94,7 +94,7 @@ def test_forged_mail_lies_in_junk_and_the_record_says_why(house: House) -> None:
     ann = house.account()
     trace = brought(house, BAD, "a@outside.test", ann, letter("a@outside.test"))
     data, delivered = verdict(house, trace)
-    assert (data["outcome"], delivered["folder"]) == ("junk", "Junk")
+    assert (data["outcome"], delivered["mailbox"]) == ("junk", "Junk")
     assert any(each.startswith("spf-fail|5|") for each in data["reasons"])
     assert any(line.startswith("TXT outside.test → v=spf1") for line in data["dns"])
     assert in_mailbox(house, ann, "INBOX") == []
@@ -108,7 +108,7 @@ def test_mail_that_somebody_forwarded_is_known_by_its_signature(house: House) ->
     message = signedmail.sign() + signedmail.PLAIN + signedmail.BODY
     data, delivered = verdict(house, brought(house, BAD, "joe@example.org", ann, message))
     assert {"spf-fail", "dkim-pass", "dmarc-pass"} <= set(data["rules"].split())
-    assert delivered["folder"] == "INBOX"
+    assert delivered["mailbox"] == "INBOX"
 
 
 def test_mail_whose_signature_is_broken_lies_in_junk(house: House) -> None:
@@ -116,7 +116,7 @@ def test_mail_whose_signature_is_broken_lies_in_junk(house: House) -> None:
     message = (signedmail.sign() + signedmail.PLAIN + signedmail.BODY).replace(b"hungry", b"thirsty")
     data, delivered = verdict(house, brought(house, GOOD, "a@outside.test", ann, message))
     assert {"spf-pass", "dkim-fail", "dmarc-fail-reject"} <= set(data["rules"].split())
-    assert delivered["folder"] == "Junk"
+    assert delivered["mailbox"] == "Junk"
 
 
 def test_a_second_from_is_refused(house: House) -> None:

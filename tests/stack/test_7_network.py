@@ -28,7 +28,8 @@ import smtplib, sys
 host, port, recipient = sys.argv[1:]
 with smtplib.SMTP(host, int(port), "peer.test", timeout=20) as client:
     print(client.sock.getsockname()[0])
-    client.sendmail("stranger@peer.test", recipient, b"Subject: from " + host.encode() + b"\\r\\n\\r\\nHello.\\r\\n")
+    head = f"From: stranger@peer.test\\r\\nTo: {recipient}\\r\\nMessage-ID: <{host}@peer.test>\\r\\nSubject: from {host}\\r\\n"
+    client.sendmail("stranger@peer.test", recipient, head + "Date: Sun, 22 Nov 2026 10:00:00 +0000\\r\\n\\r\\nHello.\\r\\n")
 """
 LOG_IN = """
 import imaplib, ssl, sys

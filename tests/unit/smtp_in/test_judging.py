@@ -126,7 +126,7 @@ def test_who_sends(
             assert told["reply"].startswith(reply)
         else:
             (delivered,) = room.events.of("delivered")
-            assert delivered["folder"] == where
+            assert delivered["mailbox"] == where
 
     run(tmp_path, story, **settings)
 
@@ -261,7 +261,7 @@ def test_a_junk_mailbox_that_is_gone_costs_no_message(tmp_path: Path) -> None:
         client = await room.client()
         assert (await client.send("a@fail.test", [ANNA], letter("a@fail.test"))).startswith("250")
         assert place(room) == "INBOX"
-        assert room.events.of("delivered")[-1]["folder"] == "INBOX"
+        assert room.events.of("delivered")[-1]["mailbox"] == "INBOX"
         assert field(room.messages()[0], "X-Mailstead-Junk").startswith("yes")
 
     run(tmp_path, story)

@@ -45,7 +45,7 @@ def test_each_account_has_its_own_opinion(tmp_path: Path, monkeypatch: pytest.Mo
         assert (await client.send("a@good.test", [ANNA, BERTA], letter())).startswith("250")
         assert (place(room), place(room, BERTA)) == ("Junk", "INBOX")
         anna, berta = sorted(room.events.of("delivered"), key=lambda each: each["account"])
-        assert (anna["outcome"], anna["folder"], anna["score"]) == ("junk", "Junk", 6.0 + berta["score"])
+        assert (anna["outcome"], anna["mailbox"], anna["score"]) == ("junk", "Junk", 6.0 + berta["score"])
         assert anna["reason"] == "as anna@example.test sorts"
         assert b"X-Mailstead-Junk: yes" in room.messages(mailbox=".Junk")[0]
         assert b"X-Mailstead-Junk: no" in room.messages(BERTA)[0]
