@@ -34,11 +34,12 @@ BEGIN = "# --- made by the Rules page; changes between these lines are lost ---"
 END = "# --- end of what the Rules page made ---"
 _KEPT = "# rules: "
 _SECTION = re.compile(f"^{re.escape(BEGIN)}\r?\n.*?^{re.escape(END)}(?:\r?\n|\\Z)", re.M | re.S)
-# What may stand before the last of the leading requires: blanks, comments, and requires (RFC 5228 §8.1, §8.2).
-_STRING = r'"(?:[^"\\]|\\.)*"'
-_BLANK = r"(?:\s+|#[^\n]*(?:\n|\Z)|/\*.*?\*/)"
+# What may stand before the last of the leading requires: blanks, comments, and requires (RFC 5228 §8.1, §8.2). Nothing
+# is given back once it was taken (`*+`): else thirty empty lines before the first rule are tried in 2^30 ways.
+_STRING = r'"(?:[^"\\]|\\.)*+"'
+_BLANK = r"(?:\s++|#[^\n]*+(?:\n|\Z)|/\*.*?\*/)"
 _REQUIRES = re.compile(
-    rf"(?:{_BLANK}*require\s*(?:{_STRING}|\[\s*(?:{_STRING}\s*,?\s*)*\])\s*;[ \t]*(?:\r?\n)?)*", re.S | re.I
+    rf"(?:{_BLANK}*+require\s*+(?:{_STRING}|\[\s*+(?:{_STRING}\s*+,?\s*+)*+\])\s*+;[ \t]*+(?:\r?\n)?+)*+", re.S | re.I
 )
 _HEADERS: dict[Where, str] = {
     "from": '"from"', "to": '["to", "cc"]', "subject": '"subject"', "list": '["list-id", "list-post"]',

@@ -106,7 +106,12 @@ class Proofs:
 
     @property
     def vouched(self) -> bool:
-        """The same without asking what the domain has published: SPF or DKIM passes for From's domain."""
+        """The same without asking what the domain has published: SPF or DKIM passes for From's domain.
+
+        Not where From is unclear: who reads it next (the junk filter, for whom it knows) may see another author in it.
+        """
+        if self.unclear:
+            return False
         if self.proven or self.dmarc is None or self.dmarc.result == "fail":
             return self.proven
         author = self.dmarc.from_domain

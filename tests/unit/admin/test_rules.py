@@ -157,3 +157,10 @@ def test_no_text_leaves_its_string(text, folder, where, note):
 def test_any_script_is_read(text, mark):
     found = read(f"{mark}\n{text}\n{mark}")
     assert isinstance(found.own, str) and read(write(found)).rules == found.rules
+
+
+@pytest.mark.parametrize(
+    "own", ["\n" * 60_000, "/**/ " * 10_000, 'require ["a"' + " " * 60_000, "require [" + '"a",  ' * 10_000]
+)
+def test_blanks_and_comments_cost_no_more_than_their_length(own):
+    assert read(write(Rules((Rule("from", "x", "keep"),), own=own))).own.strip() == own.strip()

@@ -1,6 +1,7 @@
 """The table of what proofs are worth: SPF × DKIM × DMARC × what the owner wants, each combination."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 
@@ -170,6 +171,12 @@ def test_who_is_who_it_says(spf: str, dkim: tuple[DkimResult, ...], author: str,
 
 
 # --- points
+
+
+def test_an_unclear_from_is_nobodys() -> None:
+    # `From: <@far.test:friend@bank.test>`: SPF and DKIM are of the first, programs show the second.
+    clear = Proofs(SPF["pass"], OWN, DMARC["permerror"])
+    assert clear.vouched and not replace(clear, unclear="From has addresses of several domains").vouched
 
 
 @pytest.mark.parametrize(
