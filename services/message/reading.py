@@ -119,7 +119,9 @@ def read(octets: bytes) -> Reading:
             room -= len(text)
             texts.append(text)
     reading.text = _normal(reading, "\n".join(texts))
-    for found in _URL.finditer(reading.text):
+    # A search for either beginning is tried at each letter; most mail has neither.
+    lowered = reading.text.lower()
+    for found in _URL.finditer(reading.text) if "://" in lowered or "www." in lowered else ():
         if len(reading.links) >= 2 * MOST_PARTS:
             break
         reading.links.append(Link(found[0]))

@@ -23,7 +23,7 @@ import dkim
 from services import __main__ as single
 from tests.bench.memory import pss
 from tests.bench.postfix import Postfix
-from tests.bench.smtp_in import MESSAGES, OCTETS, ROOT, ROUNDS, in_turn, smtp_in
+from tests.bench.smtp_in import MESSAGES, OCTETS, ROOT, ROUNDS, WORKERS, in_turn, smtp_in
 from tests.certificates import issue
 
 BAR = 1.5  # times Postfix with OpenDKIM, at 10 and 50 sessions
@@ -83,7 +83,7 @@ def _measured(folder: Path, certificate: tuple[bytes, bytes]) -> dict[str, Any]:
         "met": all(each["ratio"] >= BAR for each in rows if each["sessions"] != 1),
         "memory_mib": memory,
         "settings": {
-            "ours": "1 worker, MAIL_CHECKS=on with its defaults, fsync before 250, events on, STARTTLS offered, no capability",
+            "ours": f"{WORKERS} workers, MAIL_CHECKS=on with its defaults, fsync before 250, events on, STARTTLS offered, no capability",
             "peer": f"Postfix {Postfix.version()} with Debian's OpenDKIM as milter, verifying DKIM alone",
             "load": f"smtp-source, {MESSAGES} signed messages of {OCTETS} octets, one a connection, {ROUNDS} rounds in turn",
         },
