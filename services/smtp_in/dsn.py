@@ -45,11 +45,15 @@ class Told:
     async def tell(
         self, sender: str, arrived: Sequence[Arrived], *, params: MailParameters, header: bytes, trace: str, conn: str
     ) -> None:
-        """Send what is due about `arrived` to `sender`, who is proven. Never raises for smtp-out."""
-        for action in ("delivered", "expanded"):
-            due = [each for each in arrived if action_of(each) == action]
-            if sender and due:
-                await self._send(sender, action, due, params, header, trace, conn)
+        """Send what is due about `arrived` to `sender`, who is proven. Never raises: the letter is delivered, and a 451
+        for want of a report would bring it again, as often as its sender tries."""
+        try:
+            for action in ("delivered", "expanded"):
+                due = [each for each in arrived if action_of(each) == action]
+                if sender and due:
+                    await self._send(sender, action, due, params, header, trace, conn)
+        except Exception as error:
+            self._context.bug(new_trace_id(), error, "reporting a delivery")
 
     async def _send(
         self,

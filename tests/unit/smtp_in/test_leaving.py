@@ -168,6 +168,22 @@ def test_success_is_told_to_who_asked_and_is_proven(
     run(tmp_path, story)
 
 
+def test_a_report_that_cannot_be_made_does_not_bring_the_letter_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stumble(*arguments: Any, **more: Any) -> None:
+        raise KeyError("a header that nobody thought of")
+
+    monkeypatch.setattr("services.smtp_in.dsn.report", stumble)
+
+    async def story(room: ReceivingRoom) -> None:
+        answer = await say(room, "a@good.test", ANNA, letter(), "", " NOTIFY=SUCCESS")
+        assert answer.startswith("250"), answer
+        assert room.events.of("bug") and len(room.messages(ANNA)) == 1
+
+    run(tmp_path, story, bugs=True)
+
+
 def test_what_was_to_be_protected_is_not_told_of_in_the_open(tmp_path: Path) -> None:
     async def story(room: ReceivingRoom) -> None:
         conversation = await room.lmtp()
