@@ -111,6 +111,13 @@ RULES: dict[str, Advice] = {
         mark("The policy of the domain in the From has a mistake, or the From names no domain that could have one."),
         mark("Only the sender's administrator can mend it: send them the sentence above."),
     ),
+    "client-unknown": Advice(
+        mark("Nobody says from which server it came, so it was put into Junk instead of being refused."),
+        mark(
+            "Let the relay in front of this server say whose mail it brings (XFORWARD), or let peers arrive directly."
+        ),
+        ("docs/vps-relay.md", "docs/network.md"),
+    ),
     "dns-unanswered": Advice(
         mark(
             "DNS did not answer everything that was asked about it, so it was put into Junk instead of being refused."

@@ -9,6 +9,7 @@ VERDICT_PHRASES = (
     mark("the name in From shows an address of {shown}, but it is from {author}"),
     mark("it has more than one From field"),
     mark("not refused: DNS did not answer every question about it"),
+    mark("not refused: whom it comes from is not known, so SPF could not prove it"),
     mark("SPF: the client may send for {domain} ({term})"),
     mark("SPF: the client may not send for {domain}, but the signature of {signer} holds: it was forwarded"),
     mark("SPF: the client may not send for {domain} ({term})"),

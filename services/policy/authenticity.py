@@ -25,7 +25,8 @@ would be refused is junk, since the missing answer might have been the excuse (R
 it instead would lose it in the end, where the sender's DNS stays broken.
 
 Two From fields are refused (RFC 5322 §3.6: at most one): a signature vouches for one of them, and the reader's program
-may show the other. A client that is not known (mail through a relay that names none) leaves SPF without a word.
+may show the other. A client that is not known (mail through a relay that names none, or a gateway that hides all peers)
+leaves SPF without a word, and as with a temperror nothing is refused: SPF might have proven it.
 """
 
 from __future__ import annotations
@@ -144,6 +145,11 @@ def worth(proofs: Proofs, wishes: Wishes) -> Worth:
         reasons.append(Reason("from-unclear", proofs.unclear, weight))
     reasons += _displayed(proofs)
     action = max(spf_action, dmarc_action, key=_SEVERITY.__getitem__)
+    if action == "reject" and not proofs.client_known:
+        action = "junk"
+        reasons.append(
+            Reason("client-unknown", "not refused: whom it comes from is not known, so SPF could not prove it")
+        )
     if action == "reject" and _unanswered(proofs):
         action = "junk"
         reasons.append(Reason("dns-unanswered", "not refused: DNS did not answer every question about it"))

@@ -156,6 +156,9 @@ def test_a_name_that_is_somebody_elses_address_weighs_even_where_from_is_proven(
 def test_a_client_that_is_not_known_costs_nothing() -> None:
     unknown = Proofs(SpfResult("none", "", "mfrom", problem="not known"), NONE, dmarc("none"), client_known=False)
     assert total(worth(unknown, Wishes("reject", "reject")).reasons) == 0
+    # SPF, which could not be asked, might have proven what DMARC misses.
+    found = worth(replace(unknown, dmarc=dmarc("fail", "reject")), Wishes("reject", "reject"))
+    assert (found.action, found.settled, found.reasons[-1].rule) == ("junk", True, "client-unknown")
 
 
 @pytest.mark.parametrize(
