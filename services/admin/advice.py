@@ -116,7 +116,6 @@ RULES: dict[str, Advice] = {
         mark(
             "Let the relay in front of this server say whose mail it brings (XFORWARD), or let peers arrive directly."
         ),
-        ("docs/vps-relay.md", "docs/network.md"),
     ),
     "dns-unanswered": Advice(
         mark(
@@ -269,14 +268,8 @@ RULES: dict[str, Advice] = {
     ),
     "forward-kept": Advice(mark("It would have gone nowhere: a copy lies in the Junk folder of the administrator.")),
     # --- the message
-    "header-too-long": Advice(
-        mark("The header of the message is longer than any honest one; what is not read cannot be judged."),
-        mark("If you know its sender: their program sends a header that other servers refuse."),
-    ),
-    "judging-failed": Advice(
-        mark("A fault in Mailstead: it stumbled over this message, which lies in Junk and is not lost."),
-        mark("Please report the lines of the log that have this fault's number."),
-    ),
+    "header-too-long": Advice(mark("Its header is longer than any honest one; what is not read cannot be judged.")),
+    "judging-failed": Advice(mark("A fault in Mailstead: it lies in Junk. Please report what the log says of it.")),
     "hops": Advice(
         mark("The message has gone through more than 50 servers: it goes round in a circle."),
         mark("Look at the forwarding rules of the servers in its Received lines: one leads back to another."),

@@ -8,6 +8,7 @@ another field or another result: values that are no token are quoted, and contro
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -27,6 +28,7 @@ MOST_CHARACTERS = 400
 _UNQUOTED = r"A-Za-z0-9!#$%&'*+\-.^_`{|}~\x80-\U0010ffff"
 _PLAIN = re.compile(rf"(?:[{_UNQUOTED}]*@)?[{_UNQUOTED}]+\Z")
 _FIELDS = re.compile(rb"(?<=\r\n)(?![ \t])")
+_COMMENT = re.compile(r"\([^()]*\)")
 _OURS = re.compile(rb"authentication-results[ \t]*:", re.I)
 
 
@@ -262,6 +264,11 @@ def without_ours(header: bytes, authserv_id: str) -> bytes:
 
 
 def _claims(octets: bytes, ours: str) -> bool:
+    text = octets[:MOST_OCTETS].decode("utf-8", "replace")
+    # A lenient reader's name: without the blanks, comments and letters of no width that may stand within it.
+    name = unicodedata.normalize("NFKC", _COMMENT.sub("", text.partition(";")[0]))
+    if _comparable("".join(each for each in name if each.isprintable() and not each.isspace())) == ours:
+        return True
     found = parse(octets)
     if found is not None and _PLAIN.match(found.authserv_id):
         return _comparable(found.authserv_id) == ours

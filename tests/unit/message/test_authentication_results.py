@@ -170,6 +170,12 @@ CLAIMS = [
     ("ours as a value", b"mx.other.example; spf=pass smtp.helo=mx.home.example", False),
     ("ours in a comment", b"mx.other.example (mx.home.example); spf=pass", False),
     ("empty", b"", False),
+    # Readers who take blanks, comments and letters of no width out of a name find ours in these.
+    ("folded within", b"mx.home\r\n .example; spf=pass", True),
+    ("comment within", b"mx.(a)home.example; spf=pass", True),
+    ("no width", "mx.home.example\u200b; spf=pass".encode(), True),
+    ("wide letters", "ｍｘ.home.example; spf=pass".encode(), True),
+    ("ours as a value", b"other.example; spf=pass smtp.helo=mx.home.example", False),
 ]
 
 
