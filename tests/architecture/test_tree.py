@@ -80,3 +80,9 @@ def test_every_package_is_a_package() -> None:
     """A folder of modules without __init__.py would be found by accident or not at all."""
     folders = {path.parent for path in SERVICES}
     assert not [name(folder) for folder in folders if not (folder / "__init__.py").exists()]
+
+
+def test_no_two_tests_have_one_name() -> None:
+    """pytest takes a file by its base name here: of two that share one, the second is not run."""
+    names = [path.name for path in PYTHON if path.name.startswith("test_")]
+    assert sorted(names) == sorted(set(names)), sorted(each for each in set(names) if names.count(each) > 1)
