@@ -289,7 +289,8 @@ class Courier:
             rules_mail = RulesMail(
                 mail.trace, mail.sender, recipient, mail.body, envelope + trace_line, trace_line, mail.smtputf8,
                 refusable=_answers_alone(mail),
-                forged=mail.judgement is not None and mail.judgement.proofs.doubtful(mail.sender),
+                # Nobody judged what our own people sent; with MAIL_CHECKS=off nobody vouches for a stranger either.
+                forged=mail.judgement.proofs.doubtful(mail.sender) if mail.judgement is not None else not mail.proven,
                 requiretls=mail.params.requiretls,
             )  # fmt: skip
             # Where nobody judged, there are no points that an account could add its own to.

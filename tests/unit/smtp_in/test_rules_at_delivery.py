@@ -20,6 +20,9 @@ AWAY = 'require "vacation"; vacation :days 3 "I am away.";'
 
 
 def run(tmp_path: Path, story: Callable[[ReceivingRoom], Awaitable[None]], **settings: Any) -> None:
+    # Whoever is answered has been found to be who it says.
+    settings = {"zone": {("far.test", "TXT"): ["v=spf1 ip4:127.0.0.1 -all"]}, **settings}
+
     async def play() -> None:
         async with asyncio.timeout(30), ReceivingRoom(tmp_path, **settings) as room:
             for mailbox in (".Work", ".Junk"):
@@ -292,3 +295,14 @@ def test_a_forged_sender_is_not_answered_and_junk_runs_no_rules(tmp_path: Path) 
     run(tmp_path, story, zone=FORGED, spf_fail="tag")
     run(tmp_path / "again", story, zone=FORGED, spf_fail="junk")
     run(tmp_path / "doubted", story, zone={("far.test", "TXT"): ["v=spf1 ~all"]})
+
+
+def test_with_the_checks_off_a_stranger_is_not_answered(tmp_path: Path) -> None:
+    """Nobody looked whether the sender is who it says: an answer might go to somebody who never wrote."""
+
+    async def story(room: ReceivingRoom) -> None:
+        room.rules(ANNA, AWAY)
+        await send(room)
+        assert not room.smtp_out.messages and len(names(room)) == 1
+
+    run(tmp_path, story, zone=None)
