@@ -11,7 +11,7 @@ import pytest
 from browsing import ADMIN, ANNA
 
 JUNK = (
-    "Message-ID: <{0}@outside.example>\r\nFrom: \"Cheap <script>alert(1)</script>\" <carol@outside.example>\r\n"
+    "Message-ID: <{0}@outside.example>\r\nFrom: \"Cheap <script>alert(1)</script>\" <cheap@outside.example>\r\n"
     "Subject: {1}\r\n\r\nBuy now\r\n"
 )  # fmt: skip
 HOSTILE = "<img src=x onerror=alert(1)> \u202egpj.exe " + "w" * 10_000
@@ -29,7 +29,7 @@ def sorted_mail(house):
     """Two letters in Anna's Junk, one with a hostile subject; moved there as her mail program does it."""
     for number, subject in enumerate(("Cheap watches", HOSTILE)):
         message = JUNK.format(f"junk{number}", subject).encode()
-        house.receive("carol@outside.example", ANNA, message=message)
+        house.receive("cheap@outside.example", ANNA, message=message)
         house.letter(ANNA, f"<junk{number}@outside.example>")
     with house.imap(ANNA) as client:
         client.select("INBOX")
