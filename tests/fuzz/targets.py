@@ -1,5 +1,6 @@
 """What is fuzzed: a target for each reader that meets a stranger's octets, with the property it must keep."""
 
+import ipaddress
 import random
 import re
 from collections.abc import Callable, Sequence
@@ -29,6 +30,7 @@ from services.protocol.dns_lookup import (
     Result,
     TemporaryFailure,
 )
+from services.protocol.proxy_header import MAX_V2, V2, ProxyFault, ProxyHeader, ProxyReader
 from services.protocol.smtp_offer import Offer
 from services.protocol.smtp_session import SmtpSession
 from services.protocol.smtp_states import ENDS_GROUP, State
@@ -151,6 +153,29 @@ def _reply(event: events.Event) -> replies.Reply:
     if isinstance(event, events.Data):
         return replies.START_BODY
     return replies.SENDER_OK
+
+
+def proxy(octets: bytes) -> None:
+    """However it is cut, a PROXY header is the same one or the same fault, names an IP address or none, and is bounded."""
+    chance = random.Random(octets)
+    cuts = sorted(chance.randrange(len(octets) + 1) for _ in range(4))
+    pieces = [octets[start:end] for start, end in zip([0, *cuts], [*cuts, len(octets)], strict=True)]
+    whole = _proxied([octets])
+    assert whole == _proxied(pieces), "the header depends on how the octets were cut"
+    assert whole is not None or len(octets) < MAX_V2 + 16, "more is read than a header may have"
+
+
+def _proxied(pieces: Sequence[bytes]) -> ProxyHeader | str | None:
+    reader = ProxyReader()
+    try:
+        for piece in pieces:
+            found = reader.feed(piece)
+            if found is not None:
+                assert not found.address or ipaddress.ip_address(found.address)
+                return found
+    except ProxyFault:
+        return "fault"
+    return None
 
 
 # --- a message's header and parts
@@ -331,6 +356,15 @@ TARGETS = {
     target.name: target
     for target in (
         _target(smtp, *_DIALOGUE, b"".join(_DIALOGUE), b"LHLO x\r\n" + _DIALOGUE[1] + _DIALOGUE[2]),
+        _target(
+            proxy,
+            b"PROXY TCP4 203.0.113.9 10.0.0.1 4711 25\r\nEHLO x\r\n",
+            b"PROXY TCP6 2001:db8::9 ::1 4711 25\r\n",
+            b"PROXY UNKNOWN\r\n",
+            V2 + b"\x21\x11\x00\x0c\xcb\x00\x71\x09\x0a\x00\x00\x01\x12\x67\x00\x19EHLO x\r\n",
+            V2 + b"\x20\x00\x00\x00",
+            V2 + b"\x21\x11\x00\x13\xcb\x00\x71\x09\x0a\x00\x00\x01\x12\x67\x00\x19\x04\x00\x04noop",
+        ),
         _target(header, LETTER, PLAIN),
         _target(parts, LETTER, PLAIN),
         _target(junk_tokens, LETTER, PLAIN),
