@@ -45,9 +45,7 @@ RULES: dict[str, Advice] = {
     "spf-neutral": Advice(
         mark("The sender's domain says neither that this server may send for it nor that it may not.")
     ),
-    "spf-none": Advice(
-        mark("SPF says nothing: the sender's domain has no SPF record, or the sender's address is not known.")
-    ),
+    "spf-none": Advice(mark("SPF says nothing: the domain has no record, or the client is not known.")),
     "spf-temperror": Advice(
         mark("The sender's domain could not be looked up now."),
         mark("It comes right by itself. If all senders have it, look at this server's own DNS."),

@@ -9,10 +9,9 @@ Source: clamd(8), "z" commands end with NUL, lengths are in network byte order.
 
 from __future__ import annotations
 
-import asyncio
 import re
 
-from services.smtp_in.scanners.finding import SECONDS, Finding, Letter, Link, Nonsense, linked, pieces, shown
+from services.smtp_in.scanners.finding import SECONDS, Finding, Letter, Link, Nonsense, opinion, pieces, shown
 
 _FOUND = re.compile(r"stream: (.{1,200}) FOUND\Z", re.DOTALL)
 _ANSWER_OCTETS = 4096
@@ -28,13 +27,11 @@ class ClamAV:
 
     async def scan(self, letter: Letter) -> Finding:
         """See `Scanner.scan`."""
-        try:
-            async with asyncio.timeout(self._seconds), linked(self._host, self._port) as link:
-                return self._read(await self._ask(link, letter))
-        except TimeoutError:
-            return Finding(self.name, problem=f"clamav gave no answer within {self._seconds:g} seconds")
-        except (OSError, Nonsense) as error:
-            return Finding(self.name, problem=f"clamav cannot be asked: {error}")
+
+        async def ask(link: Link) -> Finding:
+            return self._read(await self._ask(link, letter))
+
+        return await opinion(self.name, self._host, self._port, self._seconds, ask)
 
     @staticmethod
     async def _ask(link: Link, letter: Letter) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -112,6 +112,19 @@ async def linked(host: str, port: int) -> AsyncIterator[Link]:
         yield Link(reader, writer)
     finally:
         writer.transport.abort()
+
+
+async def opinion(
+    name: str, host: str, port: int, seconds: float, ask: Callable[[Link], Awaitable[Finding]]
+) -> Finding:
+    """What `ask` makes of a connection to the scanner `name`, or a finding that says why there is no opinion."""
+    try:
+        async with asyncio.timeout(seconds), linked(host, port) as link:
+            return await ask(link)
+    except TimeoutError:
+        return Finding(name, problem=f"{name} gave no answer within {seconds:g} seconds")
+    except (OSError, Nonsense) as error:
+        return Finding(name, problem=f"{name} cannot be asked: {error}")
 
 
 async def pieces(letter: Letter) -> AsyncIterator[bytes]:

@@ -9,7 +9,6 @@ mail as junk; not "reject", since nothing is lost for a scanner's opinion.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 from typing import Any
@@ -23,7 +22,7 @@ from services.smtp_in.scanners.finding import (
     Letter,
     Link,
     Nonsense,
-    linked,
+    opinion,
     pieces,
     shown,
 )
@@ -48,16 +47,14 @@ class Rspamd:
         """See `Scanner.scan`. A letter over `LARGEST` is not sent and counts as clean."""
         if letter.size > LARGEST:
             return Finding(self.name)
-        try:
-            async with asyncio.timeout(self._seconds), linked(self._host, self._port) as link:
-                await link.send(self._head(letter))
-                async for piece in pieces(letter):
-                    await link.send(piece)
-                return self._read(await self._body(link))
-        except TimeoutError:
-            return Finding(self.name, problem=f"rspamd gave no answer within {self._seconds:g} seconds")
-        except (OSError, Nonsense) as error:
-            return Finding(self.name, problem=f"rspamd cannot be asked: {error}")
+
+        async def ask(link: Link) -> Finding:
+            await link.send(self._head(letter))
+            async for piece in pieces(letter):
+                await link.send(piece)
+            return self._read(await self._body(link))
+
+        return await opinion(self.name, self._host, self._port, self._seconds, ask)
 
     def _head(self, letter: Letter) -> bytes:
         lines = [

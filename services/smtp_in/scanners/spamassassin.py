@@ -9,7 +9,6 @@ Content-length: 5120            Content-length: 27
 
 from __future__ import annotations
 
-import asyncio
 import re
 
 from services.smtp_in.scanners.finding import (
@@ -20,7 +19,7 @@ from services.smtp_in.scanners.finding import (
     Letter,
     Link,
     Nonsense,
-    linked,
+    opinion,
     pieces,
     shown,
 )
@@ -44,13 +43,7 @@ class SpamAssassin:
         """See `Scanner.scan`. A letter over `LARGEST` is not sent and counts as clean."""
         if letter.size > LARGEST:
             return Finding(self.name)
-        try:
-            async with asyncio.timeout(self._seconds), linked(self._host, self._port) as link:
-                return await self._ask(link, letter)
-        except TimeoutError:
-            return Finding(self.name, problem=f"spamassassin gave no answer within {self._seconds:g} seconds")
-        except (OSError, Nonsense) as error:
-            return Finding(self.name, problem=f"spamassassin cannot be asked: {error}")
+        return await opinion(self.name, self._host, self._port, self._seconds, lambda link: self._ask(link, letter))
 
     async def _ask(self, link: Link, letter: Letter) -> Finding:
         await link.send(f"SYMBOLS SPAMC/1.5\r\nContent-length: {letter.size}\r\n\r\n".encode())
